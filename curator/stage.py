@@ -1,0 +1,46 @@
+"""A stage does one thing to a record and hands on a changed copy (NeMo Curator's stage pattern, its names)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one worker of a stage occupies."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    gpu_memory_gb: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """One step over records that come one at a time; the same record always gives the same result.
+
+    `process` gives back a list: one record for most stages, several for one that cuts, none never (a dropped clip
+    stays in the record with `dropped_by`).
+    """
+
+    name: str = ""
+    resources: Resources = field(default_factory=Resources)
+    batch_size: int = 1
+
+    def setup_on_node(self) -> None:
+        """Once per machine, before any worker: download weights, make folders."""
+
+    def setup(self) -> None:
+        """Once per worker: load models, check imports, so that a missing library fails here and not per clip."""
+
+    def process(self, record: Any) -> list[Any]:
+        raise NotImplementedError(f"stage {self.name or type(self).__name__} does not say what it does")
+
+
+@dataclass(kw_only=True)
+class GatherStage(Stage):
+    """One step that must see every record at once: look-alikes, the codec's fit, the shards."""
+
+    def process_all(self, records: Sequence[Any]) -> list[Any]:
+        raise NotImplementedError(f"stage {self.name or type(self).__name__} does not say what it does")
