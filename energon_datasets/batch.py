@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """One pack. Clip `i` owns tokens `video_ends_N[i-1]:video_ends_N[i]` and caption tokens likewise in `text_ends_N`."""
+    """One pack; clip `i` owns tokens `video_ends_N[i-1]:video_ends_N[i]`, and caption tokens by `text_ends_N`."""
 
     latents_SE: Tensor
     """Clean, normalised latents, patch by patch (`tokens.patchify`); float32 or bfloat16."""
@@ -54,11 +54,11 @@ class PackedBatch:
     def tokens(self) -> int:
         return len(self.latents_SE)
 
-    def lengths_N(self) -> Tensor:
+    def lengths_N(self) -> Tensor:  # noqa: N802 (an axis suffix)
         """Tokens of each clip."""
         return torch.diff(self.video_ends_N, prepend=self.video_ends_N.new_zeros(1))
 
-    def text_lengths_N(self) -> Tensor:
+    def text_lengths_N(self) -> Tensor:  # noqa: N802
         """Caption tokens of each clip."""
         return torch.diff(self.text_ends_N, prepend=self.text_ends_N.new_zeros(1))
 
