@@ -30,13 +30,25 @@ class PackedBatch:
     """Seed of each clip's noise; int64, not negative."""
     grid_N3: Tensor
     """Tokens of each clip along time, rows, columns; int64, their product is the clip's token count."""
+    latent_frames_N: Tensor
+    """Latent frames of each clip; int64. One less than the tokens' frames where an odd number was filled up by repeating
+    the last one."""
     fps_N: Tensor
     loss_weight_N: Tensor
     clip_ids: tuple[str, ...]
 
     def __post_init__(self) -> None:
         clips = len(self.clip_ids)
-        for name in ("video_ends_N", "text_ends_N", "uniform_N", "seed_N", "grid_N3", "fps_N", "loss_weight_N"):
+        for name in (
+            "video_ends_N",
+            "text_ends_N",
+            "uniform_N",
+            "seed_N",
+            "grid_N3",
+            "latent_frames_N",
+            "fps_N",
+            "loss_weight_N",
+        ):
             if len(getattr(self, name)) != clips:
                 raise ValueError(f"a pack of {clips} clips has {len(getattr(self, name))} entries in {name}")
         if clips == 0:
@@ -61,6 +73,15 @@ class PackedBatch:
     def text_lengths_N(self) -> Tensor:  # noqa: N802
         """Caption tokens of each clip."""
         return torch.diff(self.text_ends_N, prepend=self.text_ends_N.new_zeros(1))
+
+    def repeated_S(self, patch_frames: int = 2) -> Tensor:
+        """True for tokens whose last latent frame only repeats the one before, and so teaches and proves nothing."""
+        parts = []
+        for grid, frames in zip(self.grid_N3.tolist(), self.latent_frames_N.tolist()):
+            flags = torch.zeros(grid[0], grid[1] * grid[2], dtype=torch.bool)
+            flags[-1] = frames < grid[0] * patch_frames
+            parts.append(flags.flatten())
+        return torch.cat(parts).to(self.latents_SE.device)
 
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same pack with every tensor on `device`."""
