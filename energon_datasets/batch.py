@@ -31,24 +31,14 @@ class PackedBatch:
     grid_N3: Tensor
     """Tokens of each clip along time, rows, columns; int64, their product is the clip's token count."""
     latent_frames_N: Tensor
-    """Latent frames of each clip; int64. One less than the tokens' frames where an odd number was filled up by repeating
-    the last one."""
+    """Latent frames of each clip; int64. An odd number was filled up for the tokens by repeating the last one."""
     fps_N: Tensor
     loss_weight_N: Tensor
     clip_ids: tuple[str, ...]
 
     def __post_init__(self) -> None:
         clips = len(self.clip_ids)
-        for name in (
-            "video_ends_N",
-            "text_ends_N",
-            "uniform_N",
-            "seed_N",
-            "grid_N3",
-            "latent_frames_N",
-            "fps_N",
-            "loss_weight_N",
-        ):
+        for name in (f.name for f in fields(self) if f.name.endswith(("_N", "_N3"))):
             if len(getattr(self, name)) != clips:
                 raise ValueError(f"a pack of {clips} clips has {len(getattr(self, name))} entries in {name}")
         if clips == 0:
