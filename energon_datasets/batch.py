@@ -56,11 +56,11 @@ class PackedBatch:
     def tokens(self) -> int:
         return len(self.latents_SE)
 
-    def lengths_N(self) -> Tensor:  # noqa: N802 (an axis suffix)
+    def lengths_N(self) -> Tensor:
         """Tokens of each clip."""
         return torch.diff(self.video_ends_N, prepend=self.video_ends_N.new_zeros(1))
 
-    def text_lengths_N(self) -> Tensor:  # noqa: N802
+    def text_lengths_N(self) -> Tensor:
         """Caption tokens of each clip."""
         return torch.diff(self.text_ends_N, prepend=self.text_ends_N.new_zeros(1))
 
