@@ -182,7 +182,8 @@ def _outline(kind: str, turn: float) -> np.ndarray:
         angles, radii = np.arange(10) * math.pi / 5, np.where(np.arange(10) % 2, 0.45, 1.15)
     else:
         corners = {"triangle": 3, "square": 4}[kind]
-        angles, radii = np.arange(corners) * 2 * math.pi / corners, np.full(corners, 1.12)
+        upright = math.pi / 4 if kind == "square" else 0.0
+        angles, radii = np.arange(corners) * 2 * math.pi / corners + upright, np.full(corners, 1.12)
     angles = angles - math.pi / 2 + turn
     return np.stack([np.cos(angles) * radii, np.sin(angles) * radii], axis=1)
 
@@ -207,6 +208,8 @@ def _paint_text(rgb_HWC: np.ndarray, text: str) -> None:
     height, width = rgb_HWC.shape[:2]
     size = height / 180 * 0.62
     (long, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_DUPLEX, size, 1)
-    place = (max(2, (width - long) // 2), int(height * 0.9))
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(rgb_HWC, text, place, cv2.FONT_HERSHEY_DUPLEX, size, colour, thickness, cv2.LINE_AA)
+    x, y = max(2, (width - long) // 2), int(height * 0.9)
+    # The rim is the same text moved by a pixel: a thicker pen also makes the letters wider.
+    for across, down, colour in ((-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 255)):
+        place = (x + across, y + down)
+        cv2.putText(rgb_HWC, text, place, cv2.FONT_HERSHEY_DUPLEX, size, (colour,) * 3, 1, cv2.LINE_AA)
