@@ -15,7 +15,7 @@ def train(run: Run, state: TrainState) -> TrainState:
         state.advance(report)
         run.log.write(state, report)
         for task in run.tasks:
-            if task.due(state.step) or report.stop_asked and task.before_stopping:
+            if task.due(state.step) or (report.stop_asked and task.before_stopping):
                 task.do(run, state)
         if report.stop_asked:
             break

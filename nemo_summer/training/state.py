@@ -9,7 +9,7 @@ from nemo_summer.training.watch import BandReport
 
 @dataclass(slots=True)
 class TrainState:
-    """What a checkpoint says of progress. Everything random has an address (seed, clip, visit), so no more is needed."""
+    """What a checkpoint says of progress. What is random has an address (seed, clip, visit)."""
 
     step: int = 0
     clips_seen: int = 0

@@ -42,7 +42,7 @@ class Validation:
 
 @torch.no_grad()
 def validate(model: nn.Module, packs: Sequence[PackedBatch], groups: ParallelGroups | None = None) -> Validation:
-    """Every pack at every level; ranks of `groups` share the packs and get the same answer. ValueError without packs."""
+    """Every pack at every level. Ranks of `groups` share the packs and get one answer; ValueError without packs."""
     if not packs:
         raise ValueError(
             "there is no held-out clip to validate on: curate more footage or raise curate.split.val_share"
