@@ -1,0 +1,47 @@
+"""Squared errors of the velocity, as sums that add up over packs and ranks, and what to compare them with.
+
+S tokens of a pack, N clips in it, E numbers per token.
+"""
+
+import torch
+from torch import Tensor
+
+
+def squared_error_S(v_SE: Tensor, target_SE: Tensor) -> Tensor:
+    """Mean over E of (v - target)^2 for each token; float32 or wider."""
+    wide = torch.promote_types(v_SE.dtype, torch.float32)
+    return (v_SE.to(wide) - target_SE.to(wide)).square().mean(-1)
+
+
+def flow_loss_sums(v_SE: Tensor, target_SE: Tensor, weight_S: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the tokens' squared errors, and the sum of the weights: two scalars.
+
+    Sums, not means: loss = all sums of errors / all sums of weights, over rounds and ranks alike, so that each token
+    counts the same however the clips were packed.
+    """
+    error_S = squared_error_S(v_SE, target_SE)
+    if weight_S is None:
+        return error_S.sum(), error_S.new_tensor(float(len(error_S)))
+    return (error_S * weight_S).sum(), weight_S.sum().to(error_S.dtype)
+
+
+def clip_errors_N(error_S: Tensor, lengths_N: Tensor) -> Tensor:
+    """Mean error of each clip, from its tokens' errors."""
+    clip_S = torch.repeat_interleave(torch.arange(len(lengths_N), device=error_S.device), lengths_N.to(error_S.device))
+    sums_N = error_S.new_zeros(len(lengths_N)).index_add_(0, clip_S, error_S)
+    return sums_N / lengths_N.to(error_S)
+
+
+def fixed_levels(count: int = 8) -> Tensor:
+    """The noise levels at which validation is done: (k + 1/2) / count for k = 0 .. count - 1; float64."""
+    return (torch.arange(count, dtype=torch.float64) + 0.5) / count
+
+
+def linear_denoiser_loss(t: Tensor) -> Tensor:
+    """1 / ((1 - t)^2 + t^2): the least squared error of v = x_0 - eps that a number times x_t can reach.
+
+    For x_0 of zero mean and unit variance, independent of eps: var v = 2, var x_t = (1 - t)^2 + t^2 and
+    cov(v, x_t) = 1 - 2 t, so the error is 2 - (1 - 2 t)^2 / var x_t. A model that learnt nothing about how latents hang
+    together stays here.
+    """
+    return 1 / ((1 - t) ** 2 + t**2)
