@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from .config import OptimConfig
+from nemo_summer.optim.config import OptimConfig
 
 
 class Init(Enum):

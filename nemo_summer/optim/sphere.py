@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import OptimConfig
-from .rules import Rule
+from nemo_summer.optim.config import OptimConfig
+from nemo_summer.optim.rules import Rule
 
 SHORTEST_ROW = 1e-12
 """A row shorter than this has no direction; it is divided by this instead of by its length."""
