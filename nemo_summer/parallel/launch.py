@@ -1,4 +1,4 @@
-"""Starts the ranks: torchrun with the settings that make its restarts work, on this machine or on the nodes of a Slurm job.
+"""Starts the ranks: torchrun with the settings that make its restarts work, here or on the nodes of a Slurm job.
 
     summer train          launch()        this process: waits, passes signals on, hands back the exit code
       python -m ...launch   agent()       torchrun's agent, one per node: starts the ranks, restarts them
@@ -31,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Has the kernel kill this process when its launcher ends, also by kill -9; ends it where that has happened already.
+    """Has the kernel kill this process when its launcher ends, also by kill -9; ends it where that is past already.
 
     For ranks that `launch` starts: a no-op elsewhere, and on systems other than Linux.
     """
@@ -68,7 +68,7 @@ def launch(
     grace_s: int = 120,
     nodes: Nodes | None = None,
 ) -> int:
-    """Runs `python -m module *args` on `ranks` ranks and gives back the exit code: 0, or that of the rank that failed first.
+    """Runs `python -m module *args` on `ranks` ranks; gives back 0, or the exit code of the rank that failed first.
 
     `ranks` counts all nodes; 0 is one per GPU, and one per node where there is none. Ranks that fail are started anew,
     all together, at most `restarts` times. SIGTERM, SIGUSR1 and their like reach every rank once, which then has
@@ -77,14 +77,14 @@ def launch(
     nodes = nodes or nodes_of_slurm(os.environ) or Nodes()
     per_node = ranks_per_node(ranks, nodes.count)
     command = [sys.executable, "-m", "nemo_summer.parallel.launch"]
-    command += torchrun_words(nodes, per_node, restarts, grace_s) + ["--module", module, *args]
+    command += [*torchrun_words(nodes, per_node, restarts, grace_s), "--module", module, *args]
     agent = subprocess.Popen(command, env=_environment(nodes, per_node))
-    passing_on = {number: signal.signal(number, _pass_on(agent)) for number in _SIGNALS}
+    before = {number: signal.signal(number, _pass_on(agent)) for number in _SIGNALS}
     try:
         code = agent.wait()
     finally:
-        for number, before in passing_on.items():
-            signal.signal(number, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 128 - code if code < 0 else code
 
 
@@ -246,7 +246,7 @@ def _hear_signals_once() -> None:
 
 
 def _spare_hopeless_restarts() -> None:
-    """A rank that was told something wrong, or that saved and asks for a new place in the queue, is not started anew."""
+    """A rank that was told something wrong, or that saved because of a signal, is not started anew."""
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
     look = LocalElasticAgent._monitor_workers
