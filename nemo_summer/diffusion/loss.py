@@ -6,11 +6,29 @@ S tokens of a pack, N clips in it, E numbers per token.
 import torch
 from torch import Tensor
 
+from nemo_summer.shapes import LATENT_CHANNELS
+
 
 def squared_error_S(v_SE: Tensor, target_SE: Tensor) -> Tensor:
     """Mean over E of (v - target)^2 for each token; float32 or wider."""
     wide = torch.promote_types(v_SE.dtype, torch.float32)
     return (v_SE.to(wide) - target_SE.to(wide)).square().mean(-1)
+
+
+def fresh_error_S(v_SE: Tensor, target_SE: Tensor, repeated_S: Tensor, patch_frames: int = 2) -> tuple[Tensor, Tensor]:
+    """(error_S, share_S): each token's mean squared error over the numbers that are its own, and their share of E.
+
+    A clip with an odd number of latent frames is filled up by repeating the last one. The copy is no new evidence, and
+    predicting it is free, so in tokens of `repeated_S` only the first latent frame counts.
+    """
+    error_S = squared_error_S(v_SE, target_SE)
+    if not bool(repeated_S.any()):
+        return error_S, torch.ones_like(error_S)
+    v_RCPe, target_RCPe = (x[repeated_S].unflatten(1, (LATENT_CHANNELS, patch_frames, -1)) for x in (v_SE, target_SE))
+    error_S = error_S.index_put(
+        (repeated_S,), squared_error_S(v_RCPe[:, :, 0].flatten(1), target_RCPe[:, :, 0].flatten(1))
+    )
+    return error_S, torch.where(repeated_S, 1 / patch_frames, 1.0).to(error_S)
 
 
 def flow_loss_sums(v_SE: Tensor, target_SE: Tensor, weight_S: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from energon_datasets.batch import PackedBatch
-from nemo_summer.diffusion.loss import squared_error_S
+from nemo_summer.diffusion.loss import fresh_error_S
 from nemo_summer.diffusion.noise import noise_for
 from nemo_summer.diffusion.path import interpolate, velocity
 from nemo_summer.diffusion.time import ObjectiveConfig, time_of
+from nemo_summer.diffusion.weight import level_weight
 from nemo_summer.optim.distributed import set_lr
 from nemo_summer.optim.schedule import lr_factor
 from nemo_summer.parallel.schedule import RoundLoss, run_rounds
@@ -62,8 +63,9 @@ def flow_loss(model: nn.Module, pack: PackedBatch, objective: ObjectiveConfig) -
     noise_SE = noise_for(pack.seed_N, lengths_N, pack.latents_SE.shape[1]).to(pack.latents_SE)
     noisy_SE = interpolate(pack.latents_SE, noise_SE, t_S1)
     predicted_SE = model(noisy_SE, t_N, pack)
-    error_S, numbers_S = squared_error_S(predicted_SE, velocity(pack.latents_SE, noise_SE), pack.repeated_S())
-    weight_S = numbers_S * pack.loss_weight_N.to(error_S).repeat_interleave(lengths_N)
+    error_S, share_S = fresh_error_S(predicted_SE, velocity(pack.latents_SE, noise_SE), pack.repeated_S())
+    weight_N = pack.loss_weight_N.to(error_S) * level_weight(t_N, objective.weight)
+    weight_S = share_S * weight_N.repeat_interleave(lengths_N)
     return RoundLoss(
         loss_sum=(error_S * weight_S).sum(), tokens=weight_S.sum(), log=_by_level(error_S, weight_S, t_S1[:, 0])
     )

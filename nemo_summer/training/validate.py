@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from energon_datasets.batch import PackedBatch
-from nemo_summer.diffusion.loss import fixed_levels, linear_denoiser_loss, squared_error_S
+from nemo_summer.diffusion.loss import fixed_levels, fresh_error_S, linear_denoiser_loss
 from nemo_summer.diffusion.noise import noise_for
 from nemo_summer.diffusion.path import interpolate, velocity
 from nemo_summer.parallel.groups import ParallelGroups
@@ -47,7 +47,7 @@ def validate(model: nn.Module, packs: Sequence[PackedBatch], groups: ParallelGro
         raise ValueError(
             "there is no held-out clip to validate on: curate more footage or raise curate.split.val_share"
         )
-    levels = fixed_levels()
+    levels = fixed_levels().tolist()
     mine = packs[groups.dp_rank :: groups.dp_size] if groups else packs
     sums = torch.zeros(len(levels), 2, dtype=torch.float64)
     was_training = model.training
@@ -60,7 +60,9 @@ def validate(model: nn.Module, packs: Sequence[PackedBatch], groups: ParallelGro
     sums = groups.sum_over_data(sums.to(groups.device)).cpu() if groups else sums
     losses = (sums[:, 0] / sums[:, 1]).tolist()
     return Validation(
-        levels=tuple(levels), losses=tuple(losses), baseline=tuple(float(linear_denoiser_loss(t)) for t in levels)
+        levels=tuple(levels),
+        losses=tuple(losses),
+        baseline=tuple(float(linear_denoiser_loss(torch.tensor(t))) for t in levels),
     )
 
 
@@ -70,8 +72,8 @@ def _error_at(model: nn.Module, pack: PackedBatch, t: float) -> Tensor:
     noise_SE = noise_for(pack.seed_N, lengths_N, pack.latents_SE.shape[1]).to(pack.latents_SE)
     t_N = torch.full((len(lengths_N),), t, device=noise_SE.device)
     predicted_SE = model(interpolate(pack.latents_SE, noise_SE, t), t_N, pack)
-    error_S, numbers_S = squared_error_S(predicted_SE, velocity(pack.latents_SE, noise_SE), pack.repeated_S())
-    return torch.stack([(error_S * numbers_S).sum(), numbers_S.sum()]).double()
+    error_S, share_S = fresh_error_S(predicted_SE, velocity(pack.latents_SE, noise_SE), pack.repeated_S())
+    return torch.stack([(error_S * share_S).sum(), share_S.sum()]).double()
 
 
 @dataclass(kw_only=True)

@@ -88,11 +88,18 @@ def test_changing_a_frame_leaves_all_earlier_latents_as_they_were(codec, videos)
         assert not torch.equal(after[:, :, first_touched], before[:, :, first_touched])
 
 
-def test_smooth_footage_that_the_codec_never_saw_comes_back_close(codec):
-    x = torch.stack(moving_textures(4, frames=17, seed=9))
-    back = codec.decode(codec.encode(x))
-    assert back.shape == x.shape and back.abs().max() <= 1
-    assert float((back - x).square().mean()) < 0.1 * float((x - x.mean()).square().mean())
+def test_latents_survive_being_decoded_and_encoded_again(codec):
+    # small latents: their pixels are not clipped. The first latent frame is left out: its four pixel frames become one
+    z = 0.1 * torch.randn(2, 48, 4, 2, 3, generator=torch.Generator().manual_seed(6))
+    x = codec.decode(z)
+    assert x.shape == (2, 3, 13, 32, 48)
+    torch.testing.assert_close(codec.encode(x)[:, :, 1:], z[:, :, 1:], atol=1e-3, rtol=0)
+
+
+def test_a_picture_of_footage_comes_back_as_well_as_a_video(codec, videos):
+    x = torch.stack(videos)
+    video, picture = (float((codec.decode(codec.encode(v)) - v).square().mean()) for v in (x, x[:, :, :1]))
+    assert picture < 2 * video < 0.5 * float(x.var())
 
 
 def test_fitting_twice_gives_the_same_codec_bit_for_bit(codec, videos):
