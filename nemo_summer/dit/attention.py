@@ -1,14 +1,17 @@
 """Attention inside each clip of a pack: a token sees the text and video tokens of its own clip, no others.
 
-J tokens of text and video of all clips, K heads, d numbers per head.
+J tokens of text and video of all clips, K heads, T tokens of one clip, d numbers per head.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as fn
 from torch import Tensor
 
 
@@ -18,8 +21,8 @@ class Segments:
 
     lengths: tuple[int, ...]
     """Text and video tokens of each clip."""
-    ends_N1: Tensor
-    """0, then the end of each clip; int32 (the form that variable-length kernels want)."""
+    ends: Tensor
+    """0, then the end of each clip; N + 1 numbers, int32 (what kernels for variable lengths want)."""
 
     @property
     def longest(self) -> int:
@@ -28,8 +31,55 @@ class Segments:
 
 def attend(q_JKd: Tensor, k_JKd: Tensor, v_JKd: Tensor, segments: Segments) -> Tensor:
     """softmax(q k^T / sqrt(d)) v within each clip; [J, K, d]."""
-    outputs = [
-        F.scaled_dot_product_attention(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None])
-        for q, k, v in zip(*(x.split(segments.lengths) for x in (q_JKd, k_JKd, v_JKd)))
-    ]
-    return torch.cat([o_1KTd[0].transpose(0, 1) for o_1KTd in outputs])
+    attend_by = {"transformer-engine": by_transformer_engine, "varlen": by_varlen, "clip by clip": clip_by_clip}
+    return attend_by[backend(q_JKd.device.type, q_JKd.dtype)](q_JKd, k_JKd, v_JKd, segments)
+
+
+@functools.cache
+def backend(device_type: str, dtype: torch.dtype) -> str:
+    """Which kernel serves. On a GPU in 16 bits Transformer Engine's or torch's for variable lengths, else clip by clip."""
+    if device_type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return "clip by clip"
+    if importlib.util.find_spec("transformer_engine") is not None:
+        return "transformer-engine"
+    return "varlen" if importlib.util.find_spec("torch.nn.attention.varlen") is not None else "clip by clip"
+
+
+def clip_by_clip(q_JKd: Tensor, k_JKd: Tensor, v_JKd: Tensor, segments: Segments) -> Tensor:
+    """torch's scaled_dot_product_attention once per clip: exact, on any device and in any precision."""
+    outputs = []
+    for q_TKd, k_TKd, v_TKd in zip(*(x.split(segments.lengths) for x in (q_JKd, k_JKd, v_JKd))):
+        heads_first = (x_TKd.transpose(0, 1)[None] for x_TKd in (q_TKd, k_TKd, v_TKd))
+        outputs.append(fn.scaled_dot_product_attention(*heads_first)[0].transpose(0, 1))
+    return torch.cat(outputs)
+
+
+def by_varlen(q_JKd: Tensor, k_JKd: Tensor, v_JKd: Tensor, segments: Segments) -> Tensor:
+    """torch's FlashAttention over all clips in one launch."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends, longest = segments.ends, segments.longest
+    return varlen_attn(q_JKd, k_JKd, v_JKd.contiguous(), ends, ends, longest, longest)
+
+
+def by_transformer_engine(q_JKd: Tensor, k_JKd: Tensor, v_JKd: Tensor, segments: Segments) -> Tensor:
+    """Transformer Engine's fused or flash kernel over all clips in one launch (its `thd` layout)."""
+    kernel = _transformer_engine_kernel(*q_JKd.shape[1:])
+    flat = kernel(
+        q_JKd,
+        k_JKd,
+        v_JKd.contiguous(),
+        cu_seqlens_q=segments.ends,
+        cu_seqlens_kv=segments.ends,
+        max_seqlen_q=segments.longest,
+        max_seqlen_kv=segments.longest,
+    )
+    return flat.view_as(q_JKd)
+
+
+@functools.cache
+def _transformer_engine_kernel(heads: int, head_width: int) -> Any:
+    """One for all layers, and outside the module tree: it has no weights, but would add entries to the state dict."""
+    from transformer_engine.pytorch import DotProductAttention
+
+    return DotProductAttention(heads, head_width, attention_dropout=0.0, qkv_format="thd", attn_mask_type="padding")

@@ -1,6 +1,6 @@
 """The Summer block: attention and MLP side by side between one input and one output matrix (DESIGN sec. 4).
 
-J tokens of text and video, N clips, D width, F hidden width, K heads, d numbers per head.
+J tokens of text and video, N clips, D width, F hidden width, K heads, d numbers per head, Z time embedding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch.nn.functional as fn
 from torch import Tensor, nn
 
 from nemo_summer.dit.attention import Segments, attend
-from nemo_summer.dit.condition import modulation
+from nemo_summer.dit.condition import modulation, of_tokens
 from nemo_summer.dit.config import DitConfig
 from nemo_summer.dit.linear import Linears
 from nemo_summer.dit.position import rotate
@@ -52,17 +52,20 @@ class Block(nn.Module):
     def forward(self, x_JD: Tensor, v_first_JKd: Tensor | None, joint: Joint) -> tuple[Tensor, Tensor]:
         """x' and the values of the first layer, which is this one where `v_first_JKd` is None."""
         D, F = self.cfg.width, self.cfg.hidden
-        shift_JD, scale_JD, gate_JD = self.modulation(joint.time_NZ)[joint.clip_J].chunk(3, dim=1)
+        shift_JD, scale_JD, gate_JD = of_tokens(self.modulation(joint.time_NZ), joint.clip_J).chunk(3, dim=1)
         u_JD = (1 + scale_JD) * fn.rms_norm(x_JD, (D,), eps=NORM_EPS) + shift_JD
-        q, k, v, h1_JF, h2_JF = self.w_in(u_JD).split([D, D, D, F, F], dim=1)
-        q_JKd, k_JKd, v_JKd = (x.unflatten(1, (self.cfg.heads, self.cfg.head_width)) for x in (q, k, v))
+        qk, v, h1_JF, h2_JF = self.w_in(u_JD).split([2 * D, D, F, F], dim=1)
+        v_JKd = v.unflatten(1, (self.cfg.heads, self.cfg.head_width))
         v_first_JKd = v_JKd if v_first_JKd is None else v_first_JKd
         mixed_JKd = self.value_mix[0] * v_JKd + self.value_mix[1] * v_first_JKd
-        a_JKd = attend(self._turned(q_JKd, joint), self._turned(k_JKd, joint), mixed_JKd, joint.segments)
+        q_JKd, k_JKd = self._turned(qk, joint)
+        a_JKd = attend(q_JKd, k_JKd, mixed_JKd, joint.segments)
         o_JD = self.w_out(torch.cat([a_JKd.flatten(1), fn.silu(h1_JF) * h2_JF], dim=1))
         return x_JD + (gate_JD + self.cfg.gate_offset) * o_JD, v_first_JKd
 
-    def _turned(self, x_JKd: Tensor, joint: Joint) -> Tensor:
+    def _turned(self, qk: Tensor, joint: Joint) -> tuple[Tensor, Tensor]:
+        """Queries and keys, turned by the positions of their tokens."""
+        qk_J2Kd = qk.unflatten(1, (2, self.cfg.heads, self.cfg.head_width))
         if self.cfg.qk_norm:
-            x_JKd = fn.rms_norm(x_JKd, (self.cfg.head_width,), eps=NORM_EPS)
-        return rotate(x_JKd, *joint.turns[self.layer])
+            qk_J2Kd = fn.rms_norm(qk_J2Kd, (self.cfg.head_width,), eps=NORM_EPS)
+        return rotate(qk_J2Kd, *joint.turns[self.layer]).unbind(1)

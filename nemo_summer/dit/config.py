@@ -58,7 +58,7 @@ class DitConfig:
         if not 0 <= self.zero_frequency_share <= 1 or not 0 < self.frequency_min <= self.frequency_max:
             raise ValueError(
                 f"model.frequency_min={self.frequency_min}, model.frequency_max={self.frequency_max} and "
-                f"model.zero_frequency_share={self.zero_frequency_share} must satisfy 0 < min <= max and 0 <= share <= 1"
+                f"model.zero_frequency_share={self.zero_frequency_share} must hold 0 < min <= max and 0 <= share <= 1"
             )
 
     @property

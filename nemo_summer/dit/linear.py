@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from nemo_summer.parallel.groups import ParallelGroups
 
 
 class Linears(Protocol):
@@ -28,9 +31,10 @@ class PlainLinears:
 
 
 class MegatronLinears:
-    """megatron-core's ColumnParallelLinear and RowParallelLinear."""
+    """megatron-core's ColumnParallelLinear and RowParallelLinear; Transformer Engine's where that is installed."""
 
-    def __init__(self, config: Any, groups: Any) -> None:
+    def __init__(self, config: Any, groups: ParallelGroups) -> None:
+        """`config` is megatron's TransformerConfig (`DitConfig.to_megatron`)."""
         self.config = config
         self.groups = groups
 

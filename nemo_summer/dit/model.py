@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from energon_datasets.batch import PackedBatch
 from nemo_summer.dit.attention import Segments
 from nemo_summer.dit.block import NORM_EPS, Block, Joint
-from nemo_summer.dit.condition import modulation, time_features, time_mlp
+from nemo_summer.dit.condition import modulation, of_tokens, time_features, time_mlp
 from nemo_summer.dit.config import DitConfig
 from nemo_summer.dit.linear import Linears
 from nemo_summer.dit.position import Rotations
@@ -57,7 +57,7 @@ class Dit(nn.Module):
         return Joint(
             segments=Segments(
                 lengths=tuple(lengths_N.tolist()),
-                ends_N1=fn.pad(lengths_N.cumsum(0), (1, 0)).to(torch.int32),
+                ends=fn.pad(lengths_N.cumsum(0), (1, 0)).to(torch.int32),
             ),
             clip_J=torch.arange(len(lengths_N), device=lengths_N.device).repeat_interleave(lengths_N),
             time_NZ=self.time_mlp(features_NZ),
@@ -65,7 +65,7 @@ class Dit(nn.Module):
         )
 
     def _final(self, x_JD: Tensor, video_S: Tensor, joint: Joint) -> Tensor:
-        shift_SD, scale_SD = self.final_modulation(joint.time_NZ)[joint.clip_J[video_S]].chunk(2, dim=1)
+        shift_SD, scale_SD = of_tokens(self.final_modulation(joint.time_NZ), joint.clip_J[video_S]).chunk(2, dim=1)
         u_SD = (1 + scale_SD) * fn.rms_norm(x_JD[video_S], (self.cfg.width,), eps=NORM_EPS) + shift_SD
         return self.final_proj(u_SD).float()
 

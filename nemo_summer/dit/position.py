@@ -2,7 +2,7 @@
 
 angle_{k,i}(p) = w_i <u_{k,i}, p> with p in [-1, 1]^3 (Xiong 2025, ND-RoPE; Summer-22B sec. 4.2, reconstructed).
 
-S video tokens, J tokens of text and video, K heads, R rotations per head (half of its numbers).
+S video tokens, J tokens of text and video, K heads, d numbers per head, R rotations per head (half of d).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from nemo_summer.dit.config import DitConfig
 
-GOLDEN_RATIO = 0.5 * (5**0.5 - 1)
+LAYER_STEP = 0.5 * (5**0.5 - 1)
+"""The sequence of directions of layer l starts at frac(l * this): never twice at the same place."""
 
 
 def generalised_golden_ratio(dims: int) -> float:
@@ -24,9 +25,9 @@ def generalised_golden_ratio(dims: int) -> float:
 
 
 def directions(count: int, start: float) -> Tensor:
-    """u_j = normalise(erfinv(2 z_j - 1)), z_j = frac(start + j (f^-1, f^-2, f^-3)), j = 1..count: evenly over the sphere.
+    """Unit vectors evenly over the sphere: u_j = normalise(erfinv(2 z_j - 1)), j = 1..count.
 
-    [count, 3], float64.
+    z_j = frac(start + j (f^-1, f^-2, f^-3)), f the generalised golden ratio of 3 dimensions. [count, 3], float64.
     """
     f = generalised_golden_ratio(3)
     step_3 = torch.tensor([f**-1, f**-2, f**-3], dtype=torch.float64)
@@ -36,38 +37,41 @@ def directions(count: int, start: float) -> Tensor:
 
 
 def frequencies(count: int, zero_share: float, lowest: float, highest: float) -> Tensor:
-    """w_R: `round(zero_share count)` zeros, then lowest (highest/lowest)^(i/(n-1)); [count], float64."""
+    """`round(zero_share count)` zeros, then n values lowest (highest/lowest)^(i/(n-1)); [count], float64."""
     zeros = round(zero_share * count)
     ramp = torch.linspace(0, 1, count - zeros, dtype=torch.float64)
     return torch.cat([torch.zeros(zeros, dtype=torch.float64), lowest * (highest / lowest) ** ramp])
 
 
 def axes_of_layer(cfg: DitConfig, layer: int) -> Tensor:
-    """w_i u_{k,i} of one layer, [3, K, R], float32. Each layer starts its sequence of directions elsewhere."""
+    """w_i u_{k,i} of one layer, [3, K R], float32."""
     R = cfg.head_width // 2
-    u_KR3 = directions(cfg.heads * R, start=layer * GOLDEN_RATIO % 1.0).view(cfg.heads, R, 3)
+    u_KR3 = directions(cfg.heads * R, start=layer * LAYER_STEP % 1.0).view(cfg.heads, R, 3)
     w_R = frequencies(R, cfg.zero_frequency_share, cfg.frequency_min, cfg.frequency_max)
-    return (u_KR3 * w_R[:, None]).permute(2, 0, 1).float().contiguous()
+    return (u_KR3 * w_R[:, None]).reshape(-1, 3).T.float().contiguous()
 
 
 class Rotations:
-    """Cosines and sines of a pack for every layer. Holds no parameters and stays float32 whatever the model is cast to."""
+    """Cosines and sines of a pack for every layer. No module: a cast to bfloat16 must not reach its float32."""
 
     def __init__(self, cfg: DitConfig) -> None:
-        self.axes_L3KR = torch.stack([axes_of_layer(cfg, layer) for layer in range(cfg.layers)])
+        self.heads = cfg.heads
+        self.axes = [axes_of_layer(cfg, layer) for layer in range(cfg.layers)]
 
     def of_positions(self, position_J3: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(cos_JKR, sin_JKR) of each layer. A position of zeros, as text tokens have it, is not turned."""
-        self.axes_L3KR = self.axes_L3KR.to(position_J3.device)
-        turns = []
-        for axes_3KR in self.axes_L3KR:
-            angle_JKR = torch.einsum("jx,xkr->jkr", position_J3.float(), axes_3KR)
-            turns.append((angle_JKR.cos(), angle_JKR.sin()))
-        return turns
+        self.axes = [axes_3X.to(position_J3.device) for axes_3X in self.axes]
+        angles = [(position_J3.float() @ axes_3X).unflatten(1, (self.heads, -1)) for axes_3X in self.axes]
+        return [(angle_JKR.cos(), angle_JKR.sin()) for angle_JKR in angles]
 
 
-def rotate(x_JKd: Tensor, cos_JKR: Tensor, sin_JKR: Tensor) -> Tensor:
-    """x' = x cos - y sin, y' = x sin + y cos for the pairs (first half, second half) of each head."""
-    x_JKR, y_JKR = x_JKd.chunk(2, dim=-1)
-    cos_JKR, sin_JKR = cos_JKR.to(x_JKd.dtype), sin_JKR.to(x_JKd.dtype)
-    return torch.cat([x_JKR * cos_JKR - y_JKR * sin_JKR, x_JKR * sin_JKR + y_JKR * cos_JKR], dim=-1)
+def rotate(x: Tensor, cos_JKR: Tensor, sin_JKR: Tensor) -> Tensor:
+    """x' = x cos - y sin, y' = x sin + y cos for the pairs (first half, second half) of each head.
+
+    `x` is [J, K, d] or several of them stacked, [J, 2, K, d].
+    """
+    cos, sin = cos_JKR.to(x.dtype), sin_JKR.to(x.dtype)
+    if x.dim() == 4:
+        cos, sin = cos[:, None], sin[:, None]
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

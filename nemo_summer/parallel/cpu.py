@@ -12,7 +12,7 @@ import functools
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,9 @@ NAMES: dict[str, str] = {
     "megatron.core.tensor_parallel.random._set_cuda_rng_state": "switching between generators",
 }
 """Every name that `install` replaces, and who asks for it."""
+
+NOISE = ("full scope is deprecated", "`torch.distributed.*` is deprecated")
+"""Warnings about megatron's own calls, which its users cannot change."""
 
 _UNDO: list[tuple[Any, str, Any]] = []
 _ABSENT = object()
@@ -65,6 +68,8 @@ def install() -> bool:
         _replace(torch, name, _on_cpu(getattr(torch, name)))
     with quiet_import():
         import megatron.core.tensor_parallel.random as megatron_random
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
     _replace(megatron_random, "_set_cuda_rng_state", lambda state, *args, **kwargs: torch.set_rng_state(state))
     return True
 
@@ -80,7 +85,7 @@ def uninstall() -> None:
 
 
 @contextmanager
-def quiet_import() -> Any:
+def quiet_import() -> Iterator[None]:
     """Imports inside do not warn about packages that only a GPU needs (Transformer Engine, Apex)."""
     level = logging.getLogger("megatron").level
     logging.getLogger("megatron").setLevel(logging.ERROR)
@@ -90,6 +95,7 @@ def quiet_import() -> Any:
             # All modules that warn when they are imported, so that none does so later.
             import megatron.core.dist_checkpointing
             import megatron.core.distributed
+            import megatron.core.models.backends
             import megatron.core.optimizer
             import megatron.core.transformer  # noqa: F401
 
@@ -107,7 +113,7 @@ def _means_cuda(device: Any) -> bool:
     """Whether a `device=` argument names a GPU: "cuda", "cuda:0", torch.device("cuda") or a bare index."""
     if isinstance(device, torch.device):
         return device.type == "cuda"
-    return isinstance(device, str) and device.startswith("cuda") or isinstance(device, int)
+    return (isinstance(device, str) and device.startswith("cuda")) or isinstance(device, int)
 
 
 def _on_cpu(make: Callable[..., Any]) -> Callable[..., Any]:

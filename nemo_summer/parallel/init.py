@@ -15,10 +15,13 @@ TIMEOUT_S = 600
 """Longest wait for another rank; a rank that died is noticed after this at the latest."""
 
 
-def start(cfg: ParallelConfig | None = None, seed: int = 0, timeout_s: int = TIMEOUT_S) -> ParallelGroups:
+def start(
+    cfg: ParallelConfig | None = None, seed: int = 0, threads: int = 0, timeout_s: int = TIMEOUT_S
+) -> ParallelGroups:
     """Joins the ranks that torchrun started, or makes a group of this process alone where there is no torchrun.
 
-    `nccl` where there is a GPU, else `gloo`. RuntimeError where ranks were started before and not stopped.
+    `nccl` where there is a GPU, else `gloo`. `threads` are this process's CPU threads, 0 for its share of the cores.
+    RuntimeError where ranks were started before and not stopped.
     """
     cfg = cfg or ParallelConfig()
     if dist.is_initialized():
@@ -28,7 +31,7 @@ def start(cfg: ParallelConfig | None = None, seed: int = 0, timeout_s: int = TIM
     cpu.install()
     if on_gpu:
         torch.cuda.set_device(local_rank)
-    torch.set_num_threads(threads_per_rank())
+    torch.set_num_threads(threads or threads_per_rank())
     _join(backend="nccl" if on_gpu else "gloo", timeout_s=timeout_s)
     _set_megatron_globals(cfg, seed)
     return _record(cfg, torch.device("cuda", local_rank) if on_gpu else torch.device("cpu"), local_rank)
