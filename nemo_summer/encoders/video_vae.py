@@ -28,6 +28,7 @@ WEIGHTS = "codec.safetensors"
 CONFIG = "config.json"
 BLOCK = 3 * LATENT_STRIDE[0] * LATENT_STRIDE[1] * LATENT_STRIDE[2]
 CHUNK_BLOCKS = 4096
+PANEL = 512
 
 
 class CodecKind(Enum):
@@ -230,12 +231,16 @@ class BlockSums:
         blocks_BE = blocks_BE.to(self.device, torch.float32)
         self.blocks += len(blocks_BE)
         self.sum_E += blocks_BE.sum(0, dtype=torch.float64)
-        self.square_EE += blocks_BE.T @ blocks_BE
+        for start in range(0, BLOCK, PANEL):  # the upper triangle only, in panels: half the work
+            panel_BE, rest_BE = blocks_BE[:, start : start + PANEL], blocks_BE[:, start:]
+            self.square_EE[start : start + PANEL, start:] += panel_BE.T @ rest_BE
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and covariance (divided by the number of blocks) of all blocks so far; float64."""
         mean_E = self.sum_E / self.blocks
-        return mean_E, self.square_EE / self.blocks - torch.outer(mean_E, mean_E)
+        upper_EE = self.square_EE.triu()
+        square_EE = upper_EE + upper_EE.triu(1).T
+        return mean_E, square_EE / self.blocks - torch.outer(mean_E, mean_E)
 
 
 def _in_chunks(videos: Iterable[Tensor], sums: BlockSums) -> Iterator[Tensor]:
