@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +52,10 @@ class Video:
     """clips.shots: start and end second of every shot"""
     error: str | None = None
     """whoever found the fault: one line with the file, what was found, and the knob to turn"""
+    reason: str = ""
+    """whoever found the fault: two or three words to count it under, e.g. `not a video`"""
+    failed_in: str = ""
+    """whoever found the fault: the stage's name"""
     warnings: tuple[str, ...] = ()
     """anyone: what was odd but did not stop the work, e.g. a file that ends early"""
 
@@ -132,3 +138,32 @@ def clip_id_of(video_id: str, start_s: float, end_s: float) -> str:
 def digest_of(data: bytes) -> str:
     """blake2b of `data`, 32 hex digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def failed(video: Video, stage: str, reason: str, finding: str) -> Video:
+    """The video with its fault: one line that names the file, whatever characters its name has."""
+    return replace(video, error=f"{video.path!r} {finding}", reason=reason, failed_in=stage)
+
+
+def as_text(record: Video | Clip) -> str:
+    """The record as one line of JSON, without its frames; numbers come back from it exactly as they were."""
+    values = {f.name: getattr(record, f.name) for f in fields(record) if f.name != "frames"}
+    return json.dumps({"kind": type(record).__name__, **values}, default=_plain)
+
+
+def from_text(text: str) -> Video | Clip:
+    """The record that `as_text` wrote. Lists become tuples again; a field that this version does not know is an error."""
+    values = json.loads(text)
+    kind = {"Video": Video, "Clip": Clip}[values.pop("kind")]
+    return kind(**{name: _tuples(value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as numbers of Python; nothing else is let through."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a record holds a {type(value).__name__}, which does not fit into JSON: {value!r}")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

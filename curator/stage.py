@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from curator.records import Clip, Video
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +18,27 @@ class Resources:
     gpu_memory_gb: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one record on a part of the way."""
+
+    source: Video | Clip
+    records: tuple[Video | Clip, ...]
+    """the record itself first, then what was cut from it; without frames"""
+    seconds: dict[str, float]
+    """time spent, by stage"""
+
+
 @dataclass(kw_only=True)
 class Stage:
     """One step over records that come one at a time; the same record always gives the same result.
 
     `process` gives back a list: one record for most stages, several for one that cuts, none never (a dropped clip
-    stays in the record with `dropped_by`).
+    stays in the record with `dropped_by`). Records of another kind than `takes` pass it by untouched.
     """
+
+    takes: ClassVar[type[Video] | type[Clip]] = Clip
+    """The kind of record this stage works on; neighbours that take the same kind share a worker, and with it the frames."""
 
     name: str = ""
     resources: Resources = field(default_factory=Resources)
@@ -40,7 +56,8 @@ class Stage:
 
 @dataclass(kw_only=True)
 class GatherStage(Stage):
-    """One step that must see every record at once: look-alikes, the codec's fit, the shards."""
+    """One step that must see every record of its kind at once: look-alikes, the codec's fit, the shards. Runs where the
+    command was given, so it gets records without frames."""
 
     def process_all(self, records: Sequence[Any]) -> list[Any]:
         raise NotImplementedError(f"stage {self.name or type(self).__name__} does not say what it does")
