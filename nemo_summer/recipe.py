@@ -89,7 +89,7 @@ class Recipe:
         if self.model.text_width != self.text.width:
             raise ValueError(
                 f"the text encoder gives {self.text.width} numbers per caption token, the model takes "
-                f"{self.model.text_width}: set model.text_width={self.text.width}"
+                f"{self.model.text_width}: set model.text_width={self.text.width} or text.width={self.model.text_width}"
             )
         if self.data.budget < self.tokens_per_clip:
             raise ValueError(

@@ -124,3 +124,16 @@ def exact_choice(kind: Any, value: Any) -> Any:
                 if value.lower() in (member.name.lower(), str(member.value).lower()):
                     return member.name
     return value
+
+
+def written(value: Any) -> str:
+    """A value as a recipe or a command would write it, cut where it is long."""
+    if isinstance(value, Enum):
+        return choice_word(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(written(entry) for entry in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {written(entry)}" for name, entry in value.items()) + "}"
+    if value is None or isinstance(value, bool):
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
