@@ -301,7 +301,9 @@ def _span_by_nvdec(path: Path, start_s: float, end_s: float, height: int) -> Ite
     varies go the other way, since this reader counts frames and knows neither.
     """
     if not nvdec_is_here():
-        raise ValueError("decoder=nvdec needs a CUDA device and PyNvVideoCodec: install nemo-summer[curate-gpu] or set decoder=pyav")
+        raise ValueError(
+            "decoder=nvdec needs a CUDA device and PyNvVideoCodec: install nemo-summer[curate-gpu] or set decoder=pyav"
+        )
     import torch
 
     nvc = importlib.import_module("PyNvVideoCodec")

@@ -52,8 +52,7 @@ class Journal:
             return None
         entry = json.loads(text)
         records = tuple(from_text(item) for item in entry["records"])
-        made = [name for r in records if isinstance(r, Clip) for name in (r.file, r.thumb) if name]
-        if not all((out / name).exists() for name in made):
+        if not all((out / file).exists() for r in records if isinstance(r, Clip) for file in files_of(r)):
             return None
         return Outcome(source=record, records=records, seconds=entry["seconds"])
 
@@ -75,6 +74,12 @@ class Journal:
         self.lines[entry["key"]] = text
 
 
+def files_of(clip: Clip) -> list[str]:
+    """The files that the stages made for a clip, relative to the output folder."""
+    latents = [f"work/latents/{clip.clip_id}.safetensors"] if clip.latent_shape else []
+    return [name for name in (clip.file, clip.thumb) if name] + latents
+
+
 def key_of(record: Video | Clip) -> str:
     """Digest of the record as it comes in: another content, name or earlier result is another key."""
     if isinstance(record, Video):
@@ -88,7 +93,9 @@ PLACES = ("root", "out", "resources", "batch_size")
 
 def fingerprint_of(stages: Sequence[Stage], *digests: str) -> str:
     """One digest over the stages' settings, the curator's program text and `digests`: if any of them changes, it does."""
-    settings = [[stage.name] + [repr(getattr(stage, f.name)) for f in fields(stage) if f.name not in PLACES] for stage in stages]
+    settings = [
+        [repr(getattr(stage, f.name)) for f in fields(stage) if f.init and f.name not in PLACES] for stage in stages
+    ]
     return digest_of(json.dumps([settings, program_digest(), *digests]).encode())
 
 

@@ -65,7 +65,9 @@ class Manifest:
             ("duplicate videos against duplicates listed", self.videos_duplicate, len(self.duplicates)),
         ):
             if total != parts:
-                raise ValueError(f"the manifest does not add up, {what}: {total} is not {parts}. This is a fault of the curator")
+                raise ValueError(
+                    f"the manifest does not add up, {what}: {total} is not {parts}. This is a fault of the curator"
+                )
 
     def write(self, path: Path) -> None:
         self.check()
@@ -126,7 +128,9 @@ def _suspicious(clips: Sequence[Clip]) -> list[str]:
     lines = []
     for rule, dropped in Counter(c.dropped_by for c in clips if c.dropped_by).items():
         if dropped >= NEARLY_ALL * len(clips) and len(clips) >= 10:
-            lines.append(f"rule {rule} dropped {dropped} of {len(clips)} clips: see whether its limit fits this footage")
+            lines.append(
+                f"rule {rule} dropped {dropped} of {len(clips)} clips: see whether its limit fits this footage"
+            )
     broken = [c for c in clips if c.dropped_by in ("failed", "lost")]
     return lines + [f"clip {c.clip_id} was dropped: {c.why_dropped}" for c in broken]
 

@@ -94,7 +94,9 @@ def _failed(record: Record, stage: str, fault: Exception) -> Record:
     if isinstance(record, Video):
         return failed(record, stage, "failed", f"failed in stage {stage} ({cause}): the rest went on without it")
     # A clip that was dropped before keeps its rule; that its thumbnail failed is no better reason.
-    return record if record.dropped_by else replace(record, dropped_by="failed", why_dropped=f"in stage {stage}: {cause}")
+    return (
+        record if record.dropped_by else replace(record, dropped_by="failed", why_dropped=f"in stage {stage}: {cause}")
+    )
 
 
 def _lost(record: Record, stages: Sequence[Stage]) -> Record:
@@ -150,7 +152,10 @@ def ray_started(cfg: RunnerConfig) -> Iterator[None]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_DATA_DISABLE_PROGRESS_BARS")}
+    before = {
+        name: os.environ.get(name)
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_DATA_DISABLE_PROGRESS_BARS")
+    }
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     import ray
 

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from curator.records import Clip, Video
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(kw_only=True)
 class Resources:
-    """What one worker of a stage occupies."""
+    """What one worker of a stage occupies. Not frozen, since stages are settings too and OmegaConf must fill them in."""
 
     cpus: float = 1.0
     gpus: float = 0.0

@@ -68,7 +68,9 @@ class Shots(Stage):
         if short_of:
             warnings.append(f"{record.path!r} {short_of}: the part that decodes is used; replace it by a whole copy")
         if look.broken:
-            warnings.append(f"{record.path!r} has {look.broken} frames that do not decode cleanly: clips with them are dropped")
+            warnings.append(
+                f"{record.path!r} has {look.broken} frames that do not decode cleanly: clips with them are dropped"
+            )
         shots = shots_between(look.boundaries(), look.times_s, end_s, self.cfg.join_s)
         return [replace(record, shots=shots, frame_count=look.count, duration_s=end_s, warnings=tuple(warnings))]
 

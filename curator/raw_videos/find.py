@@ -50,7 +50,15 @@ def find_videos(root: Path, cfg: FindConfig, skip: Path | None = None) -> Found:
             digest, size = content_digest(path)
         except OSError as fault:
             why = f"{name!r} cannot be read ({os.strerror(fault.errno or 0)}): see to its rights, or take it out of input="
-            failed.append(Video(name, video_id_of(path.stem, digest_of(name.encode())), error=why, reason="unreadable", failed_in="find"))
+            failed.append(
+                Video(
+                    name,
+                    video_id_of(path.stem, digest_of(name.encode())),
+                    error=why,
+                    reason="unreadable",
+                    failed_in="find",
+                )
+            )
             continue
         video = Video(name, video_id_of(path.stem, digest), root=str(root), size_bytes=size)
         if digest in videos:

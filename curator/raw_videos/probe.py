@@ -65,7 +65,9 @@ class Probe(Stage):
         if min(facts.height, facts.width) < cfg.smallest_px:
             raise CannotRead("too small", f"{size}, at least {cfg.smallest_px} pixels a side are wanted")
         if facts.duration_s and facts.duration_s < self.shortest_s - 1e-3:
-            raise CannotRead("too short", f"lasts {facts.duration_s:.2f} s, a clip takes {self.shortest_s:g} s at least")
+            raise CannotRead(
+                "too short", f"lasts {facts.duration_s:.2f} s, a clip takes {self.shortest_s:g} s at least"
+            )
         if facts.duration_s > cfg.longest_s or facts.frame_count > cfg.most_frames:
             found = f"claims {facts.duration_s:.0f} s and {facts.frame_count} frames"
             raise CannotRead("too long", f"{found}, the limits are {cfg.longest_s:.0f} s and {cfg.most_frames}")

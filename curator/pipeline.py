@@ -1,0 +1,262 @@
+"""The way from raw footage to a dataset, as a list of stages, and the walk along it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from curator.captions.motion_words import CameraWords
+from curator.captions.rules import RuleCaptions
+from curator.clips.cut import CutConfig
+from curator.clips.decode import DecodeConfig
+from curator.clips.encode import EncodeConfig
+from curator.clips.shots import ShotsConfig
+from curator.dedup.embed import Embed
+from curator.dedup.keep import KeepOne
+from curator.filters.bars import FindBars
+from curator.filters.blur import Sharpness
+from curator.filters.decide import Decide
+from curator.filters.motion import Motion
+from curator.filters.static import Static
+from curator.journal import Journal, claimed, fingerprint_of
+from curator.latents.encode import EncodeLatents
+from curator.latents.fit import FitCodec
+from curator.manifest import Manifest, library_versions, read_manifest, tally
+from curator.progress import with_bar
+from curator.raw_videos.find import FindConfig, find_videos
+from curator.raw_videos.probe import ProbeConfig
+from curator.records import Clip, Video, as_text, digest_of
+from curator.runners import Runner, RunnerConfig, open_runner
+from curator.shards.split import Split
+from curator.shards.thumbs import Thumbs
+from curator.shards.write import WriteShards
+from curator.stage import GatherStage, Stage
+from energon_datasets.shard_schema import DATASET_FILE
+from nemo_summer.encoders.text import TextConfig
+from nemo_summer.encoders.video_vae import CodecConfig
+from nemo_summer.shapes import ClipShape
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(kw_only=True)
+class ShardsConfig:
+    """The dataset on disk."""
+
+    shard_mb: float = 512.0
+    """A tar file above this is closed and the next begun."""
+    thumb_width: int = 160
+    """Columns of the small pictures of every clip."""
+
+
+@dataclass(kw_only=True)
+class CurateConfig:
+    """The settings of every stage, in the order of the way."""
+
+    find: FindConfig = field(default_factory=FindConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    shots: ShotsConfig = field(default_factory=ShotsConfig)
+    cut: CutConfig = field(default_factory=CutConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    bars: FindBars = field(default_factory=FindBars)
+    motion: Motion = field(default_factory=Motion)
+    static: Static = field(default_factory=Static)
+    sharpness: Sharpness = field(default_factory=Sharpness)
+    camera: CameraWords = field(default_factory=CameraWords)
+    decide: Decide = field(default_factory=Decide)
+    captions: RuleCaptions = field(default_factory=RuleCaptions)
+    embed: Embed = field(default_factory=Embed)
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+    dedup: KeepOne = field(default_factory=KeepOne)
+    split: Split = field(default_factory=Split)
+    shards: ShardsConfig = field(default_factory=ShardsConfig)
+    runner: RunnerConfig = field(default_factory=RunnerConfig)
+    device: str = "cpu"
+    """Where the codec and the text encoder run: `cpu` or `cuda`."""
+
+
+def stages(
+    cfg: CurateConfig, input: Path, out: Path, clip: ClipShape, codec: CodecConfig, text: TextConfig
+) -> list[Stage]:
+    """The way. Per video up to `cut`, per clip up to `encode`, over all clips from `dedup` on."""
+    shortest_s, folder = cfg.cut.shortest_s, str(out)
+    per_video: list[Stage] = [cfg.probe.build(shortest_s), cfg.shots.build(shortest_s), cfg.cut.build()]
+    per_clip: list[Stage] = [
+        cfg.decode.build(str(input), clip),
+        cfg.bars,
+        cfg.motion,
+        cfg.static,
+        cfg.sharpness,
+        cfg.camera,
+        cfg.decide,
+        cfg.captions,
+        cfg.embed,
+        Thumbs(out=folder, width=cfg.shards.thumb_width),
+        cfg.encode.build(folder, clip),
+    ]
+    together: list[Stage] = [
+        cfg.dedup,
+        cfg.split,
+        FitCodec(out=folder, codec=codec, clip_frames=clip.frames, device=cfg.device),
+        EncodeLatents(out=folder, clip_frames=clip.frames, device=cfg.device),
+        WriteShards(out=folder, text=text, fps=float(clip.fps), shard_mb=cfg.shards.shard_mb, device=cfg.device),
+    ]
+    return per_video + per_clip + together
+
+
+def curate(
+    cfg: CurateConfig,
+    input: Path,
+    out: Path,
+    clip: ClipShape,
+    codec: CodecConfig,
+    text: TextConfig,
+    runner: Runner | None = None,
+) -> Manifest:
+    """Makes the dataset `out` of the videos in `input`; the manifest that was also written to `out`.
+
+    The same call on a finished folder returns at once; after a kill it goes on. A video or clip that fails is counted and
+    named in the manifest. ValueError where `input` is no folder, `out` is in use, or the disk is full.
+    """
+    input, out = Path(os.path.abspath(input)), Path(os.path.abspath(out))
+    began = time.perf_counter()
+    with claimed(out):
+        found = find_videos(input, cfg.find, skip=out)
+        way = stages(cfg, input, out, clip, codec, text)
+        fingerprint = fingerprint_of(way, *(v.error or f"{v.path} {v.video_id}" for v in found.videos + found.failed))
+        if (finished := finished_manifest(out, fingerprint)) is not None:
+            return finished
+        (out / MANIFEST).unlink(missing_ok=True)
+        if runner is None:
+            with open_runner(cfg.runner) as opened:
+                records, seconds = walk(way, found.videos, out, opened)
+        else:
+            records, seconds = walk(way, found.videos, out, runner)
+        manifest = replace(
+            tally(found, records),
+            fingerprint=fingerprint,
+            stage_seconds={stage: round(s, 3) for stage, s in seconds.items()},
+            settings=plain({"input": str(input), "clip": clip, "curate": cfg, "codec": codec, "text": text}),
+            versions=library_versions(),
+            run_seconds=round(time.perf_counter() - began, 3),
+        )
+        if not found.videos and not found.failed:
+            manifest.warnings.append(
+                f"{str(input)!r} holds no video ({found.other_files} other files): {empty_advice(cfg)}"
+            )
+        manifest.write(out / MANIFEST)
+        return manifest
+
+
+def empty_advice(cfg: CurateConfig) -> str:
+    return (
+        f"set input= to a folder with {', '.join(cfg.find.suffixes[:4])} or other files named in curate.find.suffixes"
+    )
+
+
+def walk(
+    way: Sequence[Stage], videos: Sequence[Video], out: Path, runner: Runner
+) -> tuple[list[Video | Clip], dict[str, float]]:
+    """All records after the last stage, in the order of the videos and of the clips in them, and the seconds per stage.
+
+    Stages up to the next that gathers stream: a video's clips are decoded while the next video is searched for shots.
+    What is done is in the journal, so a killed run loses the records that were being worked on and no more.
+    """
+    records: list[Video | Clip] = list(videos)
+    seconds: dict[str, float] = {}
+    passed: list[Stage] = []
+    gathered = ""
+    for gathers, part in groupby(way, key=lambda stage: isinstance(stage, GatherStage)):
+        group = list(part)
+        passed += group
+        if gathers:
+            for stage in group:
+                records = _gather(stage, records, seconds)
+            # What follows may depend on all records: the codec is fitted on them.
+            gathered = digest_of("\n".join(as_text(record) for record in records).encode())
+        else:
+            journal = Journal(out / "work" / "journal", group[0].name, fingerprint_of(passed, gathered))
+            records = _stream(group, records, journal, out, runner, seconds)
+    return records, seconds
+
+
+def _gather(stage: Stage, records: list[Video | Clip], seconds: dict[str, float]) -> list[Video | Clip]:
+    """`records` after a stage that sees all of its kind at once; the others keep their places."""
+    assert isinstance(stage, GatherStage)
+    began = time.perf_counter()
+    stage.setup_on_node()
+    stage.setup()
+    after = iter(stage.process_all([r for r in records if isinstance(r, stage.takes)]))
+    records = [next(after) if isinstance(r, stage.takes) else r for r in records]
+    assert next(after, None) is None, f"stage {stage.name} gave more records than it got"
+    seconds[stage.name] = time.perf_counter() - began
+    return records
+
+
+def _stream(
+    group: list[Stage],
+    records: list[Video | Clip],
+    journal: Journal,
+    out: Path,
+    runner: Runner,
+    seconds: dict[str, float],
+) -> list[Video | Clip]:
+    """`records` after stages that take them one by one. Dropped clips that come in stay as they are."""
+    outcomes: dict[int, tuple[Video | Clip, ...]] = {}
+    todo: list[int] = []
+    for place, record in enumerate(records):
+        if not isinstance(record, group[0].takes) or (isinstance(record, Clip) and record.dropped_by):
+            outcomes[place] = (record,)
+        elif (done := journal.of(record, out)) is not None:
+            outcomes[place] = done.records
+            _add(seconds, done.seconds)
+        else:
+            todo.append(place)
+    waiting = [records[place] for place in todo]
+    place_of = {id(record): place for record, place in zip(waiting, todo)}
+    finished = len(records) - len(todo)
+    for outcome in with_bar(runner(group, waiting), waiting, finished, group[0].name):
+        journal.add(outcome)
+        outcomes[place_of[id(outcome.source)]] = outcome.records
+        _add(seconds, outcome.seconds)
+    return [record for place in range(len(records)) for record in outcomes[place]]
+
+
+def _add(seconds: dict[str, float], spent: dict[str, float]) -> None:
+    for stage, s in spent.items():
+        seconds[stage] = seconds.get(stage, 0.0) + s
+
+
+def finished_manifest(out: Path, fingerprint: str) -> Manifest | None:
+    """The manifest of an earlier run over the same sources with the same settings whose files are all there."""
+    if not (out / MANIFEST).exists():
+        return None
+    manifest = read_manifest(out / MANIFEST)
+    return manifest if manifest.fingerprint == fingerprint and dataset_is_whole(out) else None
+
+
+def dataset_is_whole(out: Path) -> bool:
+    """Whether every file that `dataset.json` names is there."""
+    try:
+        files = json.loads((out / DATASET_FILE).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all((out / name).exists() for name in files)
+
+
+def plain(value: Any) -> Any:
+    """Settings as JSON can hold them; fields that are no settings (`init=False`) are left out."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if f.init}
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
