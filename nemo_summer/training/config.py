@@ -27,8 +27,10 @@ class TrainConfig:
     """Steps in a row without finite gradients after which training stops."""
     resume: bool = True
     """Go on from the newest whole checkpoint in `out`; false refuses a folder that has one."""
-    threads: int = 0
-    """CPU threads of each rank; 0 shares the machine's cores among its ranks."""
+    accept_changes: bool = False
+    """Go on from a checkpoint although model, objective, optimizer or seed were set otherwise when it was written."""
+    reset_data: bool = False
+    """When going on from a checkpoint, keep weights and moments but read the dataset from its beginning."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "packs_per_step", "log_every", "validate_every", "watch_every", "checkpoint_every"):

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -24,8 +24,8 @@ class Log(AbstractContextManager["Log"]):
     out: Path | None
     steps: int
     every: int
-    flops_per_step: Mapping[str, float] = field(default_factory=dict)
-    """`per_token`, `per_text_token`, `peak`: what it takes to say how busy the machine was (MFU)."""
+    peak_flops_per_s: float = 0.0
+    """Of all ranks' devices together, to say how busy they were (MFU); 0 where it is not known."""
 
     def __post_init__(self) -> None:
         self._board: SummaryWriter | None = None
@@ -86,9 +86,8 @@ class Log(AbstractContextManager["Log"]):
             "seconds": report.seconds,
             "tokens_per_s": report.tokens / report.seconds,
         }
-        if self.flops_per_step:
-            flops = (report.tokens + report.text_tokens) * self.flops_per_step["per_token"]
-            line["mfu"] = flops / report.seconds / self.flops_per_step["peak"]
+        if self.peak_flops_per_s:
+            line["mfu"] = report.flops / report.seconds / self.peak_flops_per_s
         if not report.finite:
             line["skipped"] = "the gradients were not finite"
         if report.band:

@@ -11,6 +11,7 @@ from torch import nn
 from energon_datasets.batch import PackedBatch
 from energon_datasets.loader import Loader
 from nemo_summer.diffusion.time import ObjectiveConfig
+from nemo_summer.dit.config import DitConfig
 from nemo_summer.optim.config import OptimConfig
 from nemo_summer.parallel.groups import ParallelGroups
 from nemo_summer.training.config import TrainConfig
@@ -35,6 +36,7 @@ class Run:
     """Everything a step needs, named."""
 
     cfg: TrainConfig
+    dit: DitConfig
     optim: OptimConfig
     objective: ObjectiveConfig
     groups: ParallelGroups

@@ -36,7 +36,8 @@ class StepReport:
     """The same for clips whose noise level lies in each eighth of [0, 1]; None where there was no clip."""
     clips: int
     tokens: int
-    text_tokens: int
+    flops: float
+    """Of the forward and backward passes, all ranks together (plan/flops.py)."""
     lr: float
     grad_norm: float
     finite: bool

@@ -17,6 +17,7 @@ from nemo_summer.diffusion.weight import level_weight
 from nemo_summer.optim.distributed import set_lr
 from nemo_summer.optim.schedule import lr_factor
 from nemo_summer.parallel.schedule import RoundLoss, run_rounds
+from nemo_summer.plan.flops import train_flops
 from nemo_summer.training.run import Run
 from nemo_summer.training.state import StepReport, TrainState
 
@@ -37,14 +38,14 @@ def take_step(run: Run, packs: Sequence[PackedBatch], state: TrainState) -> Step
         run.watch.before()
     finite, grad_norm, _ = run.optimizer.step()
     band = run.watch.after(lr) if watched else None
-    sums = run.groups.sum_over_data(_sums_of(rounds, packs, run.stop.asked))
-    loss, by_level, clips, tokens, text_tokens, stops = _read_sums(sums)
+    sums = run.groups.sum_over_data(_sums_of(run, rounds, packs))
+    loss, by_level, clips, tokens, flops, stops = _read_sums(sums)
     return StepReport(
         loss=loss,
         loss_by_level=by_level,
         clips=clips,
         tokens=tokens,
-        text_tokens=text_tokens,
+        flops=flops,
         lr=lr,
         grad_norm=float(grad_norm or 0.0),
         finite=bool(finite),
@@ -80,15 +81,16 @@ def _by_level(error_S: Tensor, weight_S: Tensor, t_S: Tensor) -> Tensor:
     return sums
 
 
-def _sums_of(rounds: Sequence[Tensor], packs: Sequence[PackedBatch], stop_asked: bool) -> Tensor:
+def _sums_of(run: Run, rounds: Sequence[Tensor], packs: Sequence[PackedBatch]) -> Tensor:
     """This rank's share of the report as one vector, so that one reduction serves the whole report."""
-    counts = [sum(len(p.clip_ids) for p in packs), sum(p.tokens for p in packs), sum(len(p.text_LD) for p in packs)]
+    flops = sum(train_flops(run.dit, p.lengths_N().tolist(), p.text_lengths_N().tolist()) for p in packs)
+    counts = [sum(len(p.clip_ids) for p in packs), sum(p.tokens for p in packs), flops, run.stop.asked]
     by_level = torch.stack(list(rounds)).sum(0).flatten()
-    return torch.cat([by_level, by_level.new_tensor([*counts, float(stop_asked)])])
+    return torch.cat([by_level, by_level.new_tensor([float(count) for count in counts])])
 
 
-def _read_sums(sums: Tensor) -> tuple[float, tuple[float | None, ...], int, int, int, int]:
+def _read_sums(sums: Tensor) -> tuple[float, tuple[float | None, ...], int, int, float, int]:
     error, weight = sums[:LEVELS].tolist(), sums[LEVELS : 2 * LEVELS].tolist()
-    clips, tokens, text_tokens, stops = (int(value) for value in sums[2 * LEVELS :].tolist())
+    clips, tokens, flops, stops = sums[2 * LEVELS :].tolist()
     by_level = tuple(e / w if w else None for e, w in zip(error, weight))
-    return sum(error) / max(sum(weight), 1e-9), by_level, clips, tokens, text_tokens, stops
+    return sum(error) / max(sum(weight), 1e-9), by_level, int(clips), int(tokens), flops, int(stops)

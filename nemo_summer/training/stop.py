@@ -5,9 +5,6 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-REQUEUE = 75
-"""Exit code of a run that a signal ended before its last step: start it again and it goes on (EX_TEMPFAIL)."""
-
 
 class StopRequest:
     """Knows whether this rank was told to stop. Slurm sends SIGUSR1 ahead of time and SIGTERM at preemption."""

@@ -12,7 +12,7 @@ def report(loss: float = 1.0, band: BandReport | None = None, finite: bool = Tru
         loss_by_level=(None,) * 8,
         clips=2,
         tokens=100,
-        text_tokens=8,
+        flops=1e9,
         lr=0.1,
         grad_norm=0.5,
         finite=finite,
