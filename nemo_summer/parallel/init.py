@@ -47,13 +47,12 @@ def stop(groups: ParallelGroups) -> None:
 
 
 def threads_per_rank() -> int:
-    """CPU threads for this process: its share of the machine's cores, or what OMP_NUM_THREADS says.
+    """CPU threads for this process: what OMP_NUM_THREADS says, or its share of the machine's cores.
 
-    torchrun writes OMP_NUM_THREADS=1 by itself where it was not set, so under torchrun a 1 counts as not set.
+    A bare torchrun sets OMP_NUM_THREADS=1 for several ranks and says so; `parallel/launch.py` sets the share.
     """
     said = os.environ.get("OMP_NUM_THREADS", "")
-    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    if said.isdigit() and int(said) > 0 and not (said == "1" and under_torchrun):
+    if said.isdigit() and int(said) > 0:
         return int(said)
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 

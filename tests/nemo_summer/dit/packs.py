@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 import torch
+from torch import nn
 
 from energon_datasets.batch import PackedBatch
 from energon_datasets.tokens import positions
@@ -31,3 +32,12 @@ def random_pack(
         "clip_ids": tuple(f"clip-{seed}-{i}" for i in range(clips)),
     }
     return PackedBatch(**{f.name: known[f.name] for f in fields(PackedBatch)})
+
+
+@torch.no_grad()
+def fill_zeros(model: nn.Module, scale: float = 0.05) -> None:
+    """Small random numbers in every parameter that starts at zero, so that all of them shape output and gradients."""
+    generator = torch.Generator().manual_seed(11)
+    for _, parameter in sorted(model.named_parameters()):
+        if not parameter.any():
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
