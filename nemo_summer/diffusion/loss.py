@@ -1,6 +1,6 @@
-"""Squared errors of the velocity, as sums that add up over packs and ranks, and what to compare them with.
+"""Squared errors of the velocity, token by token, and what to compare them with.
 
-S tokens of a pack, N clips in it, E numbers per token.
+S tokens of a pack, E numbers per token.
 """
 
 import torch
@@ -29,25 +29,6 @@ def fresh_error_S(v_SE: Tensor, target_SE: Tensor, repeated_S: Tensor, patch_fra
         (repeated_S,), squared_error_S(v_RCPe[:, :, 0].flatten(1), target_RCPe[:, :, 0].flatten(1))
     )
     return error_S, torch.where(repeated_S, 1 / patch_frames, 1.0).to(error_S)
-
-
-def flow_loss_sums(v_SE: Tensor, target_SE: Tensor, weight_S: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Weighted sum of the tokens' squared errors, and the sum of the weights: two scalars.
-
-    Sums, not means: loss = all sums of errors / all sums of weights, over rounds and ranks alike, so that each token
-    counts the same however the clips were packed.
-    """
-    error_S = squared_error_S(v_SE, target_SE)
-    if weight_S is None:
-        return error_S.sum(), error_S.new_tensor(float(len(error_S)))
-    return (error_S * weight_S).sum(), weight_S.sum().to(error_S.dtype)
-
-
-def clip_errors_N(error_S: Tensor, lengths_N: Tensor) -> Tensor:
-    """Mean error of each clip, from its tokens' errors."""
-    clip_S = torch.repeat_interleave(torch.arange(len(lengths_N), device=error_S.device), lengths_N.to(error_S.device))
-    sums_N = error_S.new_zeros(len(lengths_N)).index_add_(0, clip_S, error_S)
-    return sums_N / lengths_N.to(error_S)
 
 
 def fixed_levels(count: int = 8) -> Tensor:

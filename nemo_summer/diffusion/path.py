@@ -1,9 +1,8 @@
 """The straight path between clean latents and noise. Formulas: tensors in, tensors out.
 
-S tokens of a pack, N clips in it, E numbers per token. t = 0 is clean, t = 1 is noise.
+t = 0 is clean, t = 1 is noise.
 """
 
-import torch
 from torch import Tensor
 
 
@@ -25,8 +24,3 @@ def clean_from(x: Tensor, v: Tensor, t: Tensor) -> Tensor:
 def noise_from(x: Tensor, v: Tensor, t: Tensor) -> Tensor:
     """eps = x_t - (1 - t) v: where the same line begins at t = 1."""
     return x - (1 - t) * v
-
-
-def per_token(values_N: Tensor, lengths_N: Tensor) -> Tensor:
-    """Each clip's value on each of its tokens, shaped [S, 1] so that it broadcasts over E."""
-    return torch.repeat_interleave(values_N, lengths_N.to(values_N.device))[:, None]

@@ -53,6 +53,8 @@ def _encode(file: object, rgb_THWC: np.ndarray, rate: Fraction, crf: int) -> Non
 
 def _check(path: Path, rgb_THWC: np.ndarray, fps: float, crf: int) -> None:
     shape = rgb_THWC.shape
+    if "libx264" not in av.codecs_available:
+        raise CannotWrite(f"{path}: this PyAV was built without libx264: pip install --force-reinstall av")
     if rgb_THWC.dtype != np.uint8 or rgb_THWC.ndim != 4 or shape[3] != 3 or 0 in shape:
         raise CannotWrite(f"{path}: an mp4 is made of uint8 pictures [T, H, W, 3], found {rgb_THWC.dtype} {shape}")
     if shape[1] % 2 or shape[2] % 2:

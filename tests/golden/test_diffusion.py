@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from nemo_summer.diffusion.loss import clip_errors_N, fixed_levels, flow_loss_sums, linear_denoiser_loss
+from nemo_summer.diffusion.loss import fixed_levels, fresh_error_S, linear_denoiser_loss, squared_error_S
 from nemo_summer.diffusion.noise import noise_for
-from nemo_summer.diffusion.path import clean_from, interpolate, noise_from, per_token, velocity
+from nemo_summer.diffusion.path import clean_from, interpolate, noise_from, velocity
 from nemo_summer.diffusion.time import ObjectiveConfig, shift_of, shift_time, time_grid, time_of
 from nemo_summer.diffusion.weight import WeightKind, level_weight
 
@@ -109,26 +109,23 @@ def test_weights_turn_the_velocity_error_into_the_error_of_the_clean_latents_or_
         torch.testing.assert_close(level_weight(t, kind) * error, value)
 
 
-def test_loss_sums_of_two_packs_add_up_to_those_of_one():
-    generator = torch.Generator().manual_seed(5)
-    v, target = torch.randn(2, 30, 4, generator=generator)
-    weight = torch.rand(30, generator=generator)
-    parts = [flow_loss_sums(v[s], target[s], weight[s]) for s in (slice(0, 11), slice(11, 30))]
-    whole = flow_loss_sums(v, target, weight)
-    for k in (0, 1):
-        torch.testing.assert_close(parts[0][k] + parts[1][k], whole[k])
-    errors, count = flow_loss_sums(v, target)
-    torch.testing.assert_close(errors / count, torch.nn.functional.mse_loss(v, target))
+def test_the_squared_error_of_a_token_is_the_mean_over_its_numbers_in_float32():
+    v, target = torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(5)).bfloat16()
+    found = squared_error_S(v, target)
+    wanted = torch.nn.functional.mse_loss(v.float(), target.float(), reduction="none").mean(1)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted)
 
 
-def test_clip_errors_are_the_means_over_the_clips_tokens():
-    error = torch.arange(10.0)
-    torch.testing.assert_close(clip_errors_N(error, torch.tensor([3, 1, 6])), torch.tensor([1.0, 3.0, 6.5]))
-
-
-def test_per_token_gives_each_token_its_clips_value():
-    spread = per_token(torch.tensor([0.5, 0.25]), torch.tensor([1, 3]))
-    assert spread.tolist() == [[0.5], [0.25], [0.25], [0.25]]
+def test_a_repeated_frame_counts_nothing_and_halves_its_tokens_weight():
+    v, target = torch.randn(2, 6, 96, generator=torch.Generator().manual_seed(6))
+    repeated = torch.tensor([False, False, True, False, True, False])
+    error, share = fresh_error_S(v, target, repeated)
+    # within a token the numbers lie channel by channel, two latent frames each: the even ones are the first frame
+    for k in range(6):
+        own = slice(0, None, 2) if repeated[k] else slice(None)
+        torch.testing.assert_close(error[k], (v[k, own] - target[k, own]).square().mean())
+    assert share.tolist() == [1, 1, 0.5, 1, 0.5, 1]
 
 
 def test_noise_of_a_clip_does_not_depend_on_its_neighbours():

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from nemo_summer.diffusion.time import ObjectiveConfig
+from nemo_summer.dit.config import DitConfig
+from nemo_summer.dit.linear import PlainLinears
+from nemo_summer.dit.model import Dit, init_weights
 from nemo_summer.encoders.text import HashedWords
 from nemo_summer.encoders.video_vae import LinearVae
 from nemo_summer.sampler.sample import (
@@ -19,6 +22,7 @@ from nemo_summer.sampler.sample import (
     sample_videos,
 )
 from nemo_summer.shapes import ClipShape
+from tests.nemo_summer.dit.packs import fill_zeros
 
 TEXT = HashedWords(16, 8)
 SHAPE = (3, 2, 2)
@@ -96,6 +100,17 @@ def test_latents_of_a_gaussian_model_have_its_deviation():
     # 40 clips of 48 x 3 x 2 x 2 numbers: the deviation is known to 0.5 %
     assert float(many.std()) == pytest.approx(0.5, rel=0.02)
     assert abs(float(many.mean())) < 0.02
+
+
+def test_the_transformer_itself_gives_a_prompt_the_same_video_alone_and_in_company():
+    model = Dit(DitConfig(width=32, heads=2, layers=2, text_width=16, time_width=16), PlainLinears())
+    init_weights(model, seed=0)
+    fill_zeros(model)  # else the velocity is 0, whatever the caption
+    (alone,) = run(model, ["a red ball"], guidance=3.0)
+    beside = run(model, ["two dogs run on sand", "a red ball", ""], guidance=3.0)
+    torch.testing.assert_close(beside[1], alone, atol=1e-4, rtol=1e-4)
+    (without,) = run(model, ["a red ball"], guidance=0.0)
+    assert not torch.allclose(without, alone, atol=1e-3)
 
 
 def test_no_gradient_is_recorded():
