@@ -1,10 +1,12 @@
-"""Views of a clip's frames that filters, captions and descriptors share: inside the bars, small, grey, and the flow between.
+"""What filters, captions and descriptors look at: a clip's frames inside the bars, small, grey, and the flow between.
 
 Everything is measured at sizes of its own, so that a score does not depend on the size the recipe decodes at
 (P pairs of frames, T frames, H rows, W columns).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -38,7 +40,7 @@ def inside_bars(clip: Clip) -> np.ndarray:
 
 
 def at_height(pictures: np.ndarray, height: int) -> np.ndarray:
-    """Pictures `THW` or `THWC` scaled to `height` rows, the width in proportion (at least 8 columns); the type stays."""
+    """Pictures `THW` or `THWC` at `height` rows, the width in proportion (at least 8 columns); the type stays."""
     H, W = pictures.shape[1:3]
     size = (max(8, round(W * height / H)), height)
     how = cv2.INTER_AREA if height <= H else cv2.INTER_LINEAR
@@ -51,10 +53,15 @@ def spread(count: int, wanted: int) -> list[int]:
     return [int((i + 0.5) * count / wanted) for i in range(wanted)]
 
 
+def grey_of(rgb_THWC: np.ndarray) -> np.ndarray:
+    """Luma `grey_THW`, uint8."""
+    none = np.zeros((0, *rgb_THWC.shape[1:3]), np.uint8)
+    return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in rgb_THWC]) if len(rgb_THWC) else none
+
+
 def grey_at(rgb_THWC: np.ndarray, height: int) -> np.ndarray:
     """Luma `grey_THW`, uint8, at `height` rows."""
-    small_THWC = at_height(rgb_THWC, height)
-    return np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in small_THWC])
+    return grey_of(at_height(rgb_THWC, height))
 
 
 def flow_pairs(frames: int, fps: float) -> tuple[list[tuple[int, int]], float]:
@@ -68,20 +75,34 @@ def flow_pairs(frames: int, fps: float) -> tuple[list[tuple[int, int]], float]:
 
 
 def flow_between(grey_THW: np.ndarray, pairs: list[tuple[int, int]]) -> np.ndarray:
-    """Dense optical flow `flow_PHW2` in pixels, x then y: where each pixel of the first picture goes (DIS, Kroeger 2016)."""
+    """Optical flow `flow_PHW2` in pixels, x then y: where each pixel of a pair's first picture goes (DIS, 2016)."""
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    dis.setFinestScale(1)  # the preset stops a scale earlier, which at 64 rows costs a tenth of slow movements
     none = np.zeros((0, *grey_THW.shape[1:], 2), np.float32)
     return np.stack([dis.calc(grey_THW[a], grey_THW[b], None) for a, b in pairs]) if pairs else none
 
 
-def percent_flow(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    """Flow between pairs of frames in percent of the picture's width per second, `flow_PHW2`, and its first pictures
-    `grey_PHW`; no pair where the clip has a single frame.
-    """
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """What moves between pairs of frames an eighth of a second apart, at 64 rows inside the bars."""
+
+    flow_PHW2: np.ndarray
+    """Optical flow, x to the right and y down, in percent of the picture's width per second."""
+    rgb_PHWC: np.ndarray
+    """First picture of each pair, uint8."""
+
+    def grey_PHW(self) -> np.ndarray:
+        """Luma of the first pictures, uint8."""
+        return grey_of(self.rgb_PHWC)
+
+
+def movement_of(clip: Clip) -> Movement:
+    """Movement between the pairs; no pair where the clip has a single frame."""
     rgb_THWC, fps = inside_bars(clip), frames_of(clip).fps
     pairs, gap_s = flow_pairs(len(rgb_THWC), fps)
-    needed = sorted({frame for pair in pairs for frame in pair})
+    needed = sorted({frame for pair in pairs for frame in pair}) or [0]
     place = {frame: index for index, frame in enumerate(needed)}
-    grey_THW = grey_at(rgb_THWC[needed or [0]], FLOW_HEIGHT)
-    flow_PHW2 = flow_between(grey_THW, [(place[a], place[b]) for a, b in pairs])
-    return flow_PHW2 * (100.0 / grey_THW.shape[2] / (gap_s or 1.0)), grey_THW[[place[a] for a, _ in pairs]]
+    small_THWC = at_height(rgb_THWC[needed], FLOW_HEIGHT)
+    flow_PHW2 = flow_between(grey_of(small_THWC), [(place[a], place[b]) for a, b in pairs])
+    flow_PHW2 *= 100.0 / small_THWC.shape[2] / (gap_s or 1.0)
+    return Movement(flow_PHW2, small_THWC[[place[a] for a, _ in pairs]])

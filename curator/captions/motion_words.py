@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from curator.pictures import percent_flow
+from curator.pictures import Movement, movement_of
 from curator.records import Clip
 from curator.stage import Stage
 
@@ -29,19 +29,31 @@ class CameraPath:
     """Share of the textured pixels that do not move."""
 
 
-def camera_path(flow_PHW2: np.ndarray, grey_PHW: np.ndarray, rest_max: float = 2.0) -> CameraPath:
+def camera_path(movement: Movement, rest_max: float = 2.0) -> CameraPath:
     """Robust fit of `flow = shift + zoom * place` to the textured pixels of each pair (Cauchy weights, reweighted)."""
-    P, H, W, _ = flow_PHW2.shape
+    P, H, W, _ = movement.flow_PHW2.shape
     y, x = np.mgrid[GRID // 2 : H : GRID, GRID // 2 : W : GRID]
-    place_G2 = np.stack([x.ravel() / W - 0.5, (y.ravel() - H / 2) / W], axis=-1).astype(np.float32)
-    flow_PG2 = flow_PHW2[:, y.ravel(), x.ravel()]
-    textured_PG = (
-        np.stack([_textured(grey)[y.ravel(), x.ravel()] for grey in grey_PHW]) if P else np.ones((0, len(place_G2)))
-    )
+    place_G2 = places(H, W)[y.ravel(), x.ravel()]
+    flow_PG2 = movement.flow_PHW2[:, y.ravel(), x.ravel()]
+    weights = [_textured(grey)[y.ravel(), x.ravel()] for grey in movement.grey_PHW()]
+    textured_PG = np.stack(weights) if P else np.ones((0, len(place_G2)))
     shift_P2, zoom_P = _fit(flow_PG2, place_G2, textured_PG)
     at_rest_PG = np.linalg.norm(flow_PG2, axis=-1) < rest_max
     resting_P = (at_rest_PG * textured_PG).sum(axis=1) / textured_PG.sum(axis=1)
     return CameraPath(shift_P2, zoom_P, resting_P)
+
+
+def places(H: int, W: int) -> np.ndarray:
+    """Place of each pixel from the centre, `HW2`, x then y, in widths of the picture."""
+    y, x = np.mgrid[:H, :W]
+    return np.stack([(x + 0.5) / W - 0.5, (y + 0.5 - H / 2) / W], axis=-1).astype(np.float32)
+
+
+def own_movement(movement: Movement, path: CameraPath) -> np.ndarray:
+    """Flow that the camera does not explain, `flow_PHW2`, in percent of the width per second."""
+    _, H, W, _ = movement.flow_PHW2.shape
+    camera_PHW2 = path.shift_P2[:, None, None] + path.zoom_P[:, None, None, None] * places(H, W)
+    return movement.flow_PHW2 - camera_PHW2
 
 
 def _textured(grey_HW: np.ndarray) -> np.ndarray:
@@ -97,7 +109,9 @@ def camera_word(path: CameraPath, pan_min: float, zoom_min: float, shake_min: fl
 
 @dataclass(kw_only=True)
 class CameraWords(Stage):
-    """Names what the camera does: `still`, `pan left`, `zoom in`, `shaking`, `moving`. It pans left where the content moves right.
+    """Names what the camera does: `still`, `pan left`, `zoom in`, `shaking`, `moving`.
+
+    The words are a camera's: it pans left where the content moves to the right.
 
     Reads: frames, crop, dropped_by
     Writes: camera
@@ -114,5 +128,5 @@ class CameraWords(Stage):
     def process(self, record: Clip) -> list[Clip]:
         if record.dropped_by:
             return [record]
-        path = camera_path(*percent_flow(record))
+        path = camera_path(movement_of(record))
         return [replace(record, camera=camera_word(path, self.pan_min, self.zoom_min, self.shake_min))]

@@ -52,9 +52,9 @@ def picture_inside(rgb_THWC: np.ndarray, black_max: int, longest_share: float) -
 
 
 def past_mixed(level_H: np.ndarray, low: int, high: int) -> tuple[int, int]:
-    """The same edges, each a row further inside where its first row is a blend of bar and picture (frames were scaled)."""
-    mixed_low = 0 < low < high - 1 and level_H[low] < 0.75 * level_H[low + 1]
-    mixed_high = low + 1 < high < len(level_H) and level_H[high - 1] < 0.75 * level_H[high - 2]
+    """The same edges, each a row further inside where scaling left a row that is a blend of bar and picture."""
+    mixed_low = 0 < low < high - 1 and level_H[low] < 0.88 * level_H[low + 1]
+    mixed_high = low + 1 < high < len(level_H) and level_H[high - 1] < 0.88 * level_H[high - 2]
     return low + mixed_low, high - mixed_high
 
 

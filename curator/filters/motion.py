@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from curator.pictures import percent_flow
+from curator.pictures import movement_of
 from curator.records import Clip
 from curator.stage import Stage
 
@@ -29,5 +29,4 @@ class Motion(Stage):
     def process(self, record: Clip) -> list[Clip]:
         if record.dropped_by:
             return [record]
-        flow_PHW2, _ = percent_flow(record)
-        return [replace(record, motion=round(mean_motion(flow_PHW2), 4))]
+        return [replace(record, motion=round(mean_motion(movement_of(record).flow_PHW2), 4))]

@@ -34,8 +34,8 @@ class Static(Stage):
     """
 
     name: str = "static"
-    change_max: float = 0.5
-    """Two frames are the same picture where no block of 8x8 (at 96 rows) changes its mean by more grey levels (of 255)."""
+    change_max: float = 1.0
+    """Two frames are one picture where no block of 8x8 (at 96 rows) changes its mean by more, in grey levels of 255."""
 
     def process(self, record: Clip) -> list[Clip]:
         if record.dropped_by:
