@@ -30,8 +30,9 @@ def directions(count: int, start: float) -> Tensor:
     z_j = frac(start + j (f^-1, f^-2, f^-3)), f the generalised golden ratio of 3 dimensions. [count, 3], float64.
     """
     f = generalised_golden_ratio(3)
-    step_3 = torch.tensor([f**-1, f**-2, f**-3], dtype=torch.float64)
-    z_j3 = (start + torch.arange(1, count + 1, dtype=torch.float64)[:, None] * step_3) % 1.0
+    step_3 = torch.tensor([f**-1, f**-2, f**-3], dtype=torch.float64, device="cpu")
+    j = torch.arange(1, count + 1, dtype=torch.float64, device="cpu")
+    z_j3 = (start + j[:, None] * step_3) % 1.0
     u_j3 = torch.erfinv((2 * z_j3 - 1).clamp(-1 + 1e-12, 1 - 1e-12))
     return u_j3 / u_j3.norm(dim=1, keepdim=True)
 
@@ -39,8 +40,8 @@ def directions(count: int, start: float) -> Tensor:
 def frequencies(count: int, zero_share: float, lowest: float, highest: float) -> Tensor:
     """`round(zero_share count)` zeros, then n values lowest (highest/lowest)^(i/(n-1)); [count], float64."""
     zeros = round(zero_share * count)
-    ramp = torch.linspace(0, 1, count - zeros, dtype=torch.float64)
-    return torch.cat([torch.zeros(zeros, dtype=torch.float64), lowest * (highest / lowest) ** ramp])
+    ramp = torch.linspace(0, 1, count - zeros, dtype=torch.float64, device="cpu")
+    return torch.cat([ramp.new_zeros(zeros), lowest * (highest / lowest) ** ramp])
 
 
 def axes_of_layer(cfg: DitConfig, layer: int) -> Tensor:
@@ -52,7 +53,10 @@ def axes_of_layer(cfg: DitConfig, layer: int) -> Tensor:
 
 
 class Rotations:
-    """Cosines and sines of a pack for every layer. No module: a cast to bfloat16 must not reach its float32."""
+    """Cosines and sines of a pack for every layer.
+
+    No module, and made on the CPU: neither a cast to bfloat16 nor building the model without memory reaches its float32.
+    """
 
     def __init__(self, cfg: DitConfig) -> None:
         self.heads = cfg.heads

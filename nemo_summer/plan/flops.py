@@ -1,8 +1,9 @@
 """How much arithmetic a step is, counted exactly, and what share of the machine it uses.
 
-Products with weights and attention count; what works number by number does not. A multiply-add is 2 FLOPs. Attention counts
-the true length of each clip. D width, F hidden width of the MLP, E numbers per video token, X per caption token,
-Z time embedding.
+Products with weights and attention count; what works number by number does not. A multiply-add is 2 FLOPs.
+Attention counts the true length of each clip.
+
+D width, F hidden width of the MLP, E numbers per video token, X per caption token, Z time embedding.
 """
 
 from __future__ import annotations
