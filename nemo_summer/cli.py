@@ -166,10 +166,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def worded(error: BaseException) -> str:
     """The error on one line; an error of the system with the file that it is about."""
-    if isinstance(error, OSError) and error.strerror:
-        about = f": {error.filename}" if error.filename is not None else ""
-        return f"{error.strerror}{about}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.strerror}: {error.filename}"
+    # A key or a file name may hold what a terminal takes for commands.
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def read_words(words: Sequence[str]) -> Command:
@@ -291,7 +292,14 @@ def help_on(name: str) -> str:
     """`summer VERB --help`: what it does, its settings from the dataclasses, examples."""
     verb = VERBS[name]
     word = f" {verb.word.upper()}" if verb.word else ""
-    lines = [f"summer {name}{word} [recipe=NAME] [key=value ...]: {verb.line}", "", *_wrapped(verb.what, "")]
+    options = " [json=true]" if name == "doctor" else " [recipe=NAME] [key=value ...]"
+    lines = [
+        f"summer {name}{word}{options}",
+        "",
+        f"{verb.line[0].upper()}{verb.line[1:]}.",
+        "",
+        *_wrapped(verb.what, ""),
+    ]
     lines += ["", "Examples:", *(f"  {example}" for example in verb.examples)]
     if verb.keys:
         lines += ["", "Settings (default of the recipe toy):", *_settings_help(name, verb)]
@@ -324,3 +332,7 @@ def _key_help(key: Key, toy: Recipe, meaning: str) -> list[str]:
 
 def _wrapped(text: str, indent: str) -> list[str]:
     return textwrap.wrap(text, 100, initial_indent=indent, subsequent_indent=indent)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,13 +6,16 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from energon_datasets.loader import DataConfig
 from nemo_summer.config import load_recipe
 from nemo_summer.diffusion.time import ObjectiveConfig
 from nemo_summer.dit.config import DitConfig
+from nemo_summer.ema.power import EmaConfig
 from nemo_summer.encoders.text import TextConfig
 from nemo_summer.encoders.video_vae import CodecConfig
 from nemo_summer.optim.config import OptimConfig
 from nemo_summer.parallel.groups import ParallelConfig
+from nemo_summer.sampler.sample import SampleConfig
 from nemo_summer.shapes import LATENT_STRIDE, PATCH, ClipShape, latent_frames
 from nemo_summer.training.config import TrainConfig
 
@@ -20,22 +23,6 @@ from nemo_summer.training.config import TrainConfig
 @dataclass(kw_only=True)
 class CurateConfig:
     pass
-
-
-@dataclass(kw_only=True)
-class DataConfig:
-    path: str = ""
-    budget: int = 1120
-
-
-@dataclass(kw_only=True)
-class EmaConfig:
-    pass
-
-
-@dataclass(kw_only=True)
-class SampleConfig:
-    prompts: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)

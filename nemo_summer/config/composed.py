@@ -50,6 +50,7 @@ def load_recipe(schema: type[T], name_or_path: str | Path, overrides: Sequence[s
     layers = [fit_values(schema, file.values, file.where) for file in files]
     words = [_checked_override(schema, word) for word in overrides]
     _count_references(layers, words)
+    _refuse_open(files[-1].path.name, layers, words)
     return _to_object(_composed(schema, layers, words), files[-1].path.name)
 
 
@@ -94,6 +95,27 @@ def _composed(schema: type, layers: Sequence[dict[str, Any]], words: Sequence[st
             return compose(config_name="summer_recipe", overrides=list(words))
     except (HydraException, OmegaConfBaseException) as error:
         raise RecipeError(_one_line(error.__cause__ or error)) from None
+
+
+def _refuse_open(name: str, layers: Sequence[dict[str, Any]], words: Sequence[str]) -> None:
+    """`???` in a file is a value that the user must give. OmegaConf would take the default of the dataclass instead."""
+    still_open: dict[str, None] = {}
+    for layer in layers:
+        for key, value in _leaves(layer):
+            still_open.pop(key, None)
+            still_open |= {key: None} if value == "???" else {}
+    for word in words:
+        still_open.pop(word.removeprefix("++").partition("=")[0], None)
+    if still_open:
+        raise RecipeError(f"{name} leaves {', '.join(still_open)} open: set {next(iter(still_open))}=...")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _to_object(cfg: Any, name: str) -> Any:
@@ -215,7 +237,8 @@ def _checked_override(schema: type, word: str) -> str:
     parsed = _parsed(word, kinds.get(key))
     fitted = fit_values(schema, _nested(key, parsed.value()), lambda _: "")
     choice = _value_at(fitted, key)
-    return f"{key}={choice}" if exact_choice(kinds.get(key), parsed.value()) != parsed.value() else word
+    # `++` because Hydra would refuse a new name in a group of free names; that the key exists is checked already.
+    return f"++{key}={choice}" if exact_choice(kinds.get(key), parsed.value()) != parsed.value() else f"++{word}"
 
 
 def _parsed(word: str, kind: Any) -> Override:

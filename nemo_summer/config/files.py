@@ -149,12 +149,19 @@ def chain_of(path: Path, above: tuple[Path, ...] = ()) -> list[RecipeFile]:
     own = read_file(path)
     chain: list[RecipeFile] = []
     for name in own.builds_on:
-        for earlier in chain_of(find_recipe(name, beside=path.parent), (*above, path.resolve())):
+        for earlier in chain_of(_found_for(path, name), (*above, path.resolve())):
             if all(earlier.path.resolve() != known.path.resolve() for known in chain):
                 chain.append(earlier)
     if len(chain) >= CHAIN_LIMIT:
         raise RecipeError(f"{path.name} builds on more than {CHAIN_LIMIT} recipes")
     return [*chain, own]
+
+
+def _found_for(path: Path, name: str) -> Path:
+    try:
+        return find_recipe(name, beside=path.parent)
+    except RecipeError as error:
+        raise RecipeError(f"{path.name} builds on {name}: {error}") from None
 
 
 def shown(value: Any) -> str:
