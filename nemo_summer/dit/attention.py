@@ -37,7 +37,7 @@ def attend(q_JKd: Tensor, k_JKd: Tensor, v_JKd: Tensor, segments: Segments) -> T
 
 @functools.cache
 def backend(device_type: str, dtype: torch.dtype) -> str:
-    """Which kernel serves: on a GPU in 16 bits Transformer Engine's or torch's for variable lengths, else clip by clip."""
+    """Which of the three ways below serves; the fast ones need a GPU and 16 bits."""
     if device_type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return "clip by clip"
     if importlib.util.find_spec("transformer_engine") is not None:

@@ -55,7 +55,7 @@ def axes_of_layer(cfg: DitConfig, layer: int) -> Tensor:
 class Rotations:
     """Cosines and sines of a pack for every layer.
 
-    No module, and made on the CPU: neither a cast to bfloat16 nor building the model without memory reaches its float32.
+    No module, and made on the CPU: neither a cast to bfloat16 nor building the model on `meta` reaches its float32.
     """
 
     def __init__(self, cfg: DitConfig) -> None:

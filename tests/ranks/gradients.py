@@ -28,14 +28,14 @@ def packs() -> list[PackedBatch]:
 
 
 def loss_of(model: nn.Module, pack: PackedBatch) -> RoundLoss:
-    """Squared error against the clean latents; each token weighs 1 + its clip's place, so weights are not just counts."""
+    """Squared error against the clean latents; tokens of clip i weigh 1 + 0.37 i, so weights are not just counts."""
     error_S = (model(pack.latents_SE, pack.uniform_N, pack) - pack.latents_SE).square().mean(dim=1)
     weight_S = (1.0 + 0.37 * torch.arange(len(pack.clip_ids))).repeat_interleave(pack.lengths_N())
     return RoundLoss(loss_sum=(error_S * weight_S).sum(), tokens=weight_S.sum(), log=float((error_S * weight_S).sum()))
 
 
 def whole_gradients(model: nn.Module, group: dist.ProcessGroup) -> dict[str, Tensor]:
-    """Gradients by name. The distributed optimizer leaves each rank a piece of every buffer; pieces are put together."""
+    """Gradients by name; with a distributed optimizer each rank has the sum of its piece only, so they are gathered."""
     for buffer in model.buffers:
         for bucket in buffer.buckets:
             pieces = list(bucket.grad_data.chunk(group.size()))

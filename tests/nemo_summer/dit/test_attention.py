@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as fn
@@ -7,7 +9,7 @@ from nemo_summer.dit.attention import Segments, attend, backend, by_transformer_
 LENGTHS = (3, 1, 17, 6)
 
 
-def inputs(dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple:
+def inputs(dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[torch.Tensor | Segments, ...]:
     generator = torch.Generator().manual_seed(0)
     ends = fn.pad(torch.tensor(LENGTHS).cumsum(0), (1, 0)).to(device, torch.int32)
     tensors = [torch.randn(sum(LENGTHS), 4, 64, generator=generator).to(device, dtype) for _ in range(3)]
@@ -34,7 +36,7 @@ def test_a_cpu_and_float32_take_the_exact_way() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kernel", [clip_by_clip, by_varlen, by_transformer_engine])
-def test_gpu_kernels_agree_with_the_dense_softmax(kernel) -> None:
+def test_gpu_kernels_agree_with_the_dense_softmax(kernel: Callable[..., torch.Tensor]) -> None:
     if kernel is by_transformer_engine:
         pytest.importorskip("transformer_engine")
     *qkv, segments = inputs(torch.bfloat16, "cuda")

@@ -3,10 +3,11 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from energon_datasets.batch import PackedBatch
 from nemo_summer.dit.config import DitConfig
+from nemo_summer.dit.linear import PlainLinears
 from nemo_summer.dit.model import Dit, joint_order, unit_rows
 from nemo_summer.dit.position import Rotations, rotate
 from nemo_summer.dit.presets import PRESETS, preset
@@ -133,10 +134,7 @@ def test_starting_weights_leave_the_generator_of_torch_alone() -> None:
 def test_the_formula_counts_the_parameters(name: str) -> None:
     cfg = preset(name)
     with torch.device("meta"):
-        model = nn.Module.__new__(Dit)
-        from nemo_summer.dit.linear import PlainLinears
-
-        model.__init__(cfg, PlainLinears())
+        model = Dit(cfg, PlainLinears())
     assert cfg.parameter_count() == sum(p.numel() for p in model.parameters())
 
 

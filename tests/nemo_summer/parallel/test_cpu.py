@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import warnings
@@ -68,7 +69,10 @@ def test_a_run_from_start_to_stop_warns_of_nothing() -> None:
         "from nemo_summer.parallel.schedule import replicate; "
         "replicate(MegatronDit(DitConfig(width=16, heads=2, layers=1), g), g); stop(g); print('done')"
     )
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=120, check=False)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", words], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.stdout.strip(), done.stderr) == ("done", "")
 
 
