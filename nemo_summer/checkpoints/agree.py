@@ -1,5 +1,6 @@
 """One answer on all ranks: whether something worked."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,8 +30,17 @@ def all_agree(failure: str) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """One line: what the system said and about which file, for our own errors their text."""
+    """One line: what the system said, about which file, and what helps; for our own errors their text."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}" + (f" ({error.filename})" if error.filename else "")
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}{_advice(error.errno)}"
+    if isinstance(error, CheckpointError):
+        return str(error)
     lines = str(error).strip().splitlines() or [""]
-    return str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {lines[-1]}"
+    return f"{type(error).__name__}: {lines[-1]}"
+
+
+def _advice(number: int | None) -> str:
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "; free space there, write to another disk (out=DIR) or lower train.keep_full"
+    return ""

@@ -82,17 +82,23 @@ class NotingFiles(FileSystem):
     def __init__(self) -> None:
         self.failure: OSError | None = None
 
+    def note(self, error: OSError, path: str | Path) -> None:
+        error.filename = error.filename or str(path)
+        self.failure = self.failure or error
+
     @contextmanager
     def create_stream(self, path: str | Path, mode: str) -> Iterator[io.IOBase]:
         try:
             with NotingStream(io.FileIO(path, mode), self) as stream:
                 yield stream
         except OSError as error:
-            self.failure = self.failure or error
+            self.note(error, path)
             raise
 
 
 class NotingStream(io.BufferedWriter):
+    """A file that tells `NotingFiles` of a failed write, since whoever called may swallow the error."""
+
     def __init__(self, raw: io.FileIO, files: NotingFiles) -> None:
         super().__init__(raw)
         self._files = files
@@ -101,5 +107,5 @@ class NotingStream(io.BufferedWriter):
         try:
             return super().write(data)
         except OSError as error:
-            self._files.failure = self._files.failure or error
+            self._files.note(error, self.raw.name)
             raise
