@@ -32,7 +32,7 @@ fmt: $(READY) ## format and mend what can be mended
 check: $(READY) ## ruff, import contract, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/lint-imports --no-timing
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 test: $(READY) ## everything that needs no GPU and no Slurm
