@@ -39,12 +39,16 @@ class Folders:
         return self.out / "train"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.train / "checkpoints"
+
+    @property
     def ema(self) -> Path:
         return self.out / "ema"
 
     @property
     def model(self) -> Path:
-        return self.out / "model"
+        return self.out / "export"
 
     @property
     def samples(self) -> Path:
@@ -150,6 +154,8 @@ class TruthShot:
     start_s: float
     end_s: float
     drop: str | None
+    twin: tuple[str, float] | None = None
+    """of a copy: video and start second of the shot that shows the same; either of the two may be kept"""
 
 
 def read_facts(out: Path, footage: Path | None = None) -> Facts:
@@ -231,39 +237,51 @@ def read_truth(folder: Path, notes: list[str]) -> dict[str, TruthVideo] | None:
     """Truth by video: truth.json of the synthetic footage, or NAME.truth.json beside a video; `None` without any."""
     found: dict[str, TruthVideo] = {}
     if (folder / "truth.json").exists():
-        truth = _try(notes, folder / "truth.json", _read_json) or {}
-        found |= {entry["video"]: _synthetic_truth(entry) for entry in truth.get("videos", ())}
+        found |= _try(notes, folder / "truth.json", _read_synthetic) or {}
     for path in sorted(folder.glob("*.truth.json")) if folder.is_dir() else ():
-        entry = _try(notes, path, _read_json)
-        if entry and "boundaries" in entry:
-            found[entry["video"]] = _boundary_truth(entry)
+        found |= _try(notes, path, _read_boundaries) or {}
     return found or None
 
 
-def _synthetic_truth(entry: Mapping) -> TruthVideo:
+def _read_synthetic(path: Path) -> dict[str, TruthVideo]:
+    videos = _read_json(path)["videos"]
+    starts = {(video["video"], shot["shot"]): shot["start_s"] for video in videos for shot in video["shots"]}
+    return {video["video"]: _synthetic_truth(video, starts) for video in videos}
+
+
+def _read_boundaries(path: Path) -> dict[str, TruthVideo]:
+    entry = _read_json(path)
+    return {entry["video"]: _boundary_truth(entry)}
+
+
+def _synthetic_truth(entry: Mapping, starts: Mapping[tuple[str, int], float]) -> TruthVideo:
     frame_s, shots = 1 / entry["fps"], entry["shots"]
     boundaries = tuple(
         Boundary(shot["start_s"], shot["transition"], shot["transition_s"] / 2 + 3 * frame_s) for shot in shots[1:]
     )
-    return TruthVideo(boundaries, tuple(TruthShot(s["start_s"], s["end_s"], s["drop"]) for s in shots))
+    return TruthVideo(boundaries, tuple(_synthetic_shot(shot, starts) for shot in shots))
+
+
+def _synthetic_shot(shot: Mapping, starts: Mapping[tuple[str, int], float]) -> TruthShot:
+    original = shot["duplicate_of"]
+    twin = original and (original["video"], starts[original["video"], original["shot"]])
+    return TruthShot(shot["start_s"], shot["end_s"], shot["drop"], twin or None)
 
 
 def _boundary_truth(entry: Mapping) -> TruthVideo:
     boundaries = tuple(
         Boundary(b["time_s"], b["kind"], b["tolerance_frames"] / entry["fps"]) for b in entry["boundaries"]
     )
-    names = {
-        "static": "static",
-        "monochrome": "monochrome",
-        "short": "short",
-        "shake": "shake",
-        "near-duplicate": "duplicate",
-    }
-    shots = []
+    faulty = {name: name for name in ("static", "monochrome", "short", "shake")} | {"near-duplicate": "duplicate"}
+    shots: list[TruthShot] = []
+    first: dict[str, tuple[str, float]] = {}
     for segment in entry.get("segments", ()):
-        faults = [names[tag] for tag in segment["tags"] if tag in names]
+        faults = [faulty[tag] for tag in segment["tags"] if tag in faulty]
         free = "either" if "either" in segment["tags"] else None
-        shots.append(TruthShot(segment["start_s"], segment["end_s"], faults[0] if faults else free))
+        names = [tag for tag in segment["tags"] if tag.startswith("id:")]
+        twin = next((first[name] for name in names if name in first), None) if "duplicate" in faults else None
+        first |= {name: (entry["video"], segment["start_s"]) for name in names if name not in first}
+        shots.append(TruthShot(segment["start_s"], segment["end_s"], faults[0] if faults else free, twin))
     return TruthVideo(boundaries, tuple(shots))
 
 
@@ -328,21 +346,37 @@ class Expectation:
 
 
 def score_rules(truth: Mapping[str, TruthVideo], clips: Sequence[Mapping]) -> list[Expectation]:
-    """What became of each kind of shot; a clip belongs to the shot that holds its middle."""
-    shots: Counter = Counter()
-    kept: Counter = Counter()
-    rules: dict[str, Counter] = {}
+    """What became of each kind of shot. Of a shot and its copy, the one that was dropped counts as the copy."""
+    inside = _clips_in_shots(truth, clips)
+    kinds = {(video, shot.start_s): shot.drop or "keep" for video, known in truth.items() for shot in known.shots}
     for video, known in truth.items():
-        mine = [row for row in clips if Path(row["video"]).name == video]
         for shot in known.shots:
-            kind = shot.drop or "keep"
-            shots[kind] += 1
-            for row in mine:
-                if shot.start_s <= (row["start_s"] + row["end_s"]) / 2 < shot.end_s:
-                    kept[kind] += row["status"] == "kept"
-                    if row["status"] != "kept":
-                        rules.setdefault(kind, Counter())[row["dropped_by"] or "unknown"] += 1
-    return [
-        Expectation(kind, total, kept[kind], sum(rules.get(kind, {}).values()), dict(rules.get(kind, {})))
-        for kind, total in shots.most_common()
-    ]
+            here, there = (video, shot.start_s), shot.twin
+            if there in kinds and _was_copy(inside.get(there, ())) and not _was_copy(inside.get(here, ())):
+                kinds[here], kinds[there] = kinds[there], kinds[here]
+    found: dict[str, Expectation] = {}
+    for place, kind in kinds.items():
+        rows = inside.get(place, ())
+        before = found.get(kind, Expectation(kind, 0, 0, 0, {}))
+        lost = Counter(row["dropped_by"] or "unknown" for row in rows if row["status"] != "kept")
+        kept = sum(row["status"] == "kept" for row in rows)
+        rules = dict(Counter(before.rules) + lost)
+        found[kind] = Expectation(kind, before.shots + 1, before.kept + kept, before.dropped + lost.total(), rules)
+    return sorted(found.values(), key=lambda row: -row.shots)
+
+
+def _clips_in_shots(
+    truth: Mapping[str, TruthVideo], clips: Sequence[Mapping]
+) -> dict[tuple[str, float], list[Mapping]]:
+    """Clips by video and start of the shot that holds their middle."""
+    inside: dict[tuple[str, float], list[Mapping]] = {}
+    for row in clips:
+        video, middle = Path(row["video"]).name, (row["start_s"] + row["end_s"]) / 2
+        for shot in truth[video].shots if video in truth else ():
+            if shot.start_s <= middle < shot.end_s:
+                inside.setdefault((video, shot.start_s), []).append(row)
+    return inside
+
+
+def _was_copy(rows: Sequence[Mapping]) -> bool:
+    return any(row["dropped_by"] == "duplicate" for row in rows)

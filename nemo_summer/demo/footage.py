@@ -38,7 +38,7 @@ class ShotPlan:
     """how it begins: start, cut, fade (through black), dissolve"""
     transition_frames: int = 0
     drop: str | None = None
-    """the rule that should turn it down: short, static, dark, blur, duplicate"""
+    """the rule that should turn it down: short, static, dark, blur, shake, duplicate"""
     copy_of: tuple[str, int] | None = None
     """video and shot that show the same"""
 
@@ -141,7 +141,7 @@ def _special(shot: ShotPlan, kind: Kind, place: int, rng: np.random.Generator, b
     """The shot as the video's kind wants it; only every third one is special, so that each video keeps some clips."""
     scene = shot.scene
     if kind.special == "shake":
-        return replace(shot, scene=replace(scene, camera="shake")) if place % 2 else shot
+        return replace(shot, scene=replace(scene, camera="shake"), drop="shake") if place % 3 == 1 else shot
     if kind.special == "text":
         return replace(shot, scene=replace(scene, text=SUBTITLES[place % len(SUBTITLES)])) if place % 2 else shot
     if place % 3 != 1:
@@ -150,7 +150,8 @@ def _special(shot: ShotPlan, kind: Kind, place: int, rng: np.random.Generator, b
         slide = replace(scene, frozen=True, text=SLIDE_TEXTS[place // 3 % len(SLIDE_TEXTS)])
         return replace(shot, scene=slide, drop="static")
     if kind.special == "dark":
-        return replace(shot, scene=replace(scene, gain=0.06), drop="dark")
+        # Long, since a detector of fades may take night for a fade and cut it in the middle.
+        return replace(shot, scene=replace(scene, gain=0.06), frames=7 * kind.fps, drop="dark")
     if kind.special == "short":
         return replace(shot, frames=round(rng.uniform(1.0, 2.2) * kind.fps), drop="short")
     if kind.special == "blur":

@@ -190,14 +190,15 @@ def spread(rows: Sequence[Any], count: int) -> list[Any]:
 def failures_of(facts: Facts) -> list[str]:
     """One line for each file that gave nothing and each warning of the curator."""
     manifest = facts.manifest or {}
-    return [_as_line(entry) for name in ("failures", "warnings") for entry in manifest.get(name) or ()]
+    copies = [f"{copy['file']} has the same content as {copy['same_as']}" for copy in manifest.get("duplicates") or ()]
+    return [_as_line(entry) for name in ("failures", "warnings") for entry in manifest.get(name) or ()] + copies
 
 
 def _as_line(entry: Any) -> str:
     if isinstance(entry, Mapping):
-        told = entry.get("error") or entry.get("why") or entry.get("warning") or json.dumps(dict(entry))
-        return told if str(entry.get("video", "")) in told else f"{entry['video']}: {told}"
-    return " – ".join(map(str, entry)) if isinstance(entry, list | tuple) else str(entry)
+        told, file = str(entry.get("message") or json.dumps(dict(entry))), str(entry.get("file", ""))
+        return told if file in told else f"{file}: {told}"
+    return str(entry)
 
 
 def truth_of(facts: Facts) -> dict[str, Any] | None:
@@ -404,7 +405,7 @@ def _sample_beside(sample: dict[str, str], near: Any) -> dict[str, str]:
 
 
 def times_of(facts: Facts) -> dict[str, Any] | None:
-    done = [(name, facts.phases[name]) for name in PHASES if "seconds" in facts.phases.get(name, {})]
+    done = [(name, facts.phases[name]) for name in PHASES if facts.phases.get(name, {}).get("state") == "done"]
     if not done:
         return None
     total = sum(phase["seconds"] for _, phase in done)

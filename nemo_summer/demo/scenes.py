@@ -157,7 +157,7 @@ def _ground(seed: int, name: str, height: int, width: int) -> np.ndarray:
     down, across = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     mix = 0.5 + 0.35 * (math.cos(angle) * across + math.sin(angle) * down)
     tint = np.zeros((height, width, 3), np.float32)
-    for cells, strength in ((3, 0.22), (7, 0.16), (16, 0.09), (36, 0.05)):
+    for cells, strength in ((3, 0.22), (7, 0.16), (16, 0.09), (36, 0.05), (90, 0.06)):
         coarse = rng.standard_normal((cells, cells * 2, 4)).astype(np.float32)
         fine = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         mix += strength * fine[..., 0]

@@ -98,7 +98,7 @@ def _dataset(folder: Path, clips: list[dict]) -> None:
     lines = [json.dumps(_index_row(clip)) for clip in kept]
     (folder / "index").mkdir()
     (folder / "index" / "clips.jsonl").write_text("\n".join(lines) + "\n")
-    failures = [{"video": HOSTILE_VIDEO, "error": f"{HOSTILE_VIDEO} has no picture in it: remove it"}]
+    failures = [{"file": HOSTILE_VIDEO, "message": f"{HOSTILE_VIDEO} has no picture in it: remove it"}]
     (folder / "manifest.json").write_text(json.dumps({"clips": len(clips), "failures": failures}))
     (folder / "dataset.json").write_text(json.dumps({"format": 1, "codec": "codec", "files": {}}))
 
@@ -161,7 +161,10 @@ def _samples(folder: Path, plan) -> None:
 
 def _state(out: Path) -> None:
     names = ("footage", "curate", "train", "ema", "convert", "sample")
-    phases = {name: {"seconds": 3.5 + 20 * i, "peak_bytes": (400 + 150 * i) * 2**20} for i, name in enumerate(names)}
+    phases = {
+        name: {"state": "done", "seconds": 3.5 + 20 * i, "peak_bytes": (400 + 150 * i) * 2**20}
+        for i, name in enumerate(names)
+    }
     state = {
         "phases": phases,
         "settings": {"seed": 0, "name": HOSTILE_CAPTION},

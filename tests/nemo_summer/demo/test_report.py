@@ -171,6 +171,34 @@ def test_a_clip_counts_for_the_shot_that_holds_its_middle():
     assert (found["dark"].kept, found["dark"].dropped, found["dark"].rules) == (0, 1, {"dark": 1})
 
 
+def test_of_a_shot_and_its_copy_either_may_be_dropped():
+    shots = (TruthShot(0, 4, None), TruthShot(4, 8, "duplicate", twin=("v.mp4", 0)))
+    rows = [{"video": "v.mp4", "start_s": t, "end_s": t + 4, "status": "kept", "dropped_by": None} for t in (0, 4)]
+    for gone in (0, 1):
+        clips = [
+            row | ({"status": "dropped", "dropped_by": "duplicate"} if i == gone else {}) for i, row in enumerate(rows)
+        ]
+        found = {e.kind: e for e in score_rules({"v.mp4": TruthVideo((), shots)}, clips)}
+        assert (found["keep"].kept, found["keep"].dropped) == (1, 0)
+        assert (found["duplicate"].kept, found["duplicate"].dropped) == (0, 1)
+
+
+def test_a_truth_file_beside_a_video_is_read_as_well(tmp_path):
+    (tmp_path / "footage").mkdir()
+    truth = {
+        "video": "s.mp4", "fps": 24,
+        "boundaries": [{"time_s": 4.8, "frame": 115, "kind": "cut", "tolerance_frames": 3}],
+        "segments": [
+            {"start_s": 0.0, "end_s": 4.8, "tags": ["either", "id:a"]},
+            {"start_s": 4.8, "end_s": 9.0, "tags": ["near-duplicate", "id:a"]},
+        ],
+    }  # fmt: skip
+    (tmp_path / "footage" / "s.truth.json").write_text(json.dumps(truth))
+    known = read_facts(tmp_path).truth["s.mp4"]
+    assert known.boundaries == (Boundary(4.8, "cut", 0.125),)
+    assert [shot.drop for shot in known.shots] == ["either", "duplicate"] and known.shots[1].twin == ("s.mp4", 0.0)
+
+
 # --- likeness
 
 
