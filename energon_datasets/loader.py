@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 FAULTS_IN_A_ROW = 100
 """So many unreadable clips without a readable one end the run, whatever their share: the disk is gone."""
 
+COUNTS = ("packs", "delivered", "failed", "tokens", "faults")
+"""What a loader remembers of its past, beside its place."""
+
 
 @dataclass(kw_only=True)
 class CaptionMix:
@@ -201,7 +204,7 @@ class Loader(Iterator[PackedBatch]):
         """The place in the stream: the next pack after `restore` is the one that would come next now."""
         if self._broken:
             raise ValueError("the loader ended with an error, it has no state to save")
-        counts = {name: getattr(self, name) for name in ("packs", "delivered", "failed", "tokens", "faults")}
+        counts = {name: getattr(self, name) for name in COUNTS}
         return loader_state.to_bytes(
             {"fingerprint": self.fingerprint(), "counts": counts, "energon": self._stream.state()}
         )
@@ -215,8 +218,8 @@ class Loader(Iterator[PackedBatch]):
             self._stream = self._open()
         self._stream.restore(saved["energon"])
         self._reset_counts()
-        for name, value in saved["counts"].items():
-            setattr(self, name, value)
+        for name in COUNTS:
+            setattr(self, name, saved["counts"][name])
 
     def close(self) -> None:
         """Ends the workers."""

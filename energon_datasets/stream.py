@@ -42,7 +42,13 @@ class Stream(Iterator[dict[str, Any]]):
         )
         encoder.rows_of_worker = [int(dataset.len_worker(worker)) for worker in range(workers)]
         self.clips = sum(encoder.rows_of_worker)
-        self._energon = get_savable_loader(dataset, prefetch_factor=cfg.prefetch, watchdog_timeout_seconds=600)
+        self._energon = get_savable_loader(
+            dataset,
+            prefetch_factor=cfg.prefetch,
+            watchdog_timeout_seconds=600,
+            # A pack leaves no cycles behind; collecting anyway costs a second at the start of each worker.
+            gc_collect_every_n_steps=0,
+        )
         self._energon.pin_memory = torch.cuda.is_available()  # Energon always asks for it, and torch complains
         self._batches: Iterator[dict[str, Any]] | None = None
 
