@@ -7,9 +7,9 @@ import numpy as np
 
 NAMES = ("black", "grey", "white", "brown", "red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 
-HUE_ENDS = (11, 34, 46, 70, 160, 200, 258, 300, 340)
+HUE_ENDS = (11, 40, 66, 160, 200, 258, 300, 340)
 """Degrees where red, orange, yellow .. end; above the last it is red again."""
-HUE_NAMES = ("red", "orange", "yellow", "green", "green", "cyan", "blue", "purple", "pink", "red")
+HUE_NAMES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "red")
 
 
 def name_pixels(rgb: np.ndarray) -> np.ndarray:
@@ -18,9 +18,9 @@ def name_pixels(rgb: np.ndarray) -> np.ndarray:
     hue, saturation, value = np.moveaxis(cv2.cvtColor(flat, cv2.COLOR_RGB2HSV)[0], -1, 0)
     by_hue = np.array([NAMES.index(name) for name in HUE_NAMES])
     named = by_hue[np.searchsorted(HUE_ENDS, hue, side="right")]
-    warm = (hue < 46) | (hue >= 340)
-    named = np.where(warm & (hue >= 11) & (hue < 46) & (value < 0.68), NAMES.index("brown"), named)
-    named = np.where(warm & (hue < 11) & (value < 0.45) & (saturation < 0.7), NAMES.index("brown"), named)
+    named = np.where((hue >= 46) & (hue < 66) & (value < 0.55), NAMES.index("green"), named)  # olive
+    named = np.where((hue >= 11) & (hue < 46) & (value < 0.68), NAMES.index("brown"), named)
+    named = np.where((hue < 11) & (value < 0.45) & (saturation < 0.7), NAMES.index("brown"), named)
     named = np.where(((hue >= 330) | (hue < 20)) & (saturation < 0.55) & (value > 0.75), NAMES.index("pink"), named)
     grey = saturation * value < 0.09
     named = np.where(grey, np.where(value > 0.82, NAMES.index("white"), NAMES.index("grey")), named)

@@ -34,7 +34,7 @@ class MovingThing:
         return "down" if self.down > 0 else "up"
 
 
-def find_moving(movement: Movement, path: CameraPath, speed_min: float = 2.5) -> MovingThing | None:
+def find_moving(movement: Movement, path: CameraPath, speed_min: float = 4.0) -> MovingThing | None:
     """The largest region that moves on its own, taken over all pairs; None where there is none in a fifth of them."""
     own_PHW2 = own_movement(movement, path)
     speed_PHW = np.linalg.norm(own_PHW2, axis=-1)

@@ -30,6 +30,7 @@ class EncodeLatents(Stage):
     clip_frames: int = 81
     """Longest clip in pixel frames, `4 n + 1`; of longer ones the beginning is taken."""
     device: str = "cpu"
+    """Where the codec runs."""
     _vae = None
 
     def setup(self) -> None:

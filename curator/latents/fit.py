@@ -47,9 +47,11 @@ class FitCodec(GatherStage):
     out: str = ""
     """Output folder of the curation."""
     codec: CodecConfig = field(default_factory=CodecConfig)
+    """Which codec, and on how many clips it is fitted."""
     clip_frames: int = 81
     """Longest clip in pixel frames, `4 n + 1`."""
     device: str = "cpu"
+    """Where it is fitted."""
 
     def process_all(self, records: Sequence[Clip]) -> list[Clip]:
         train = [clip for clip in records if clip.dropped_by is None and clip.split == "train"]

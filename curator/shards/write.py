@@ -162,6 +162,7 @@ class WriteShards(GatherStage):
     out: str = ""
     """Output folder of the curation."""
     text: TextConfig = field(default_factory=TextConfig)
+    """Which encoder makes the caption vectors."""
     fps: float = 24.0
     """Frame rate of the clips."""
     shard_mb: float = 512.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -10,12 +12,15 @@ from curator.records import Clip, Frames
 FPS = 24.0
 
 
-def texture(height: int, width: int, seed: int = 0, grain: float = 6.0) -> np.ndarray:
-    """A colourful texture without edges or repetition, rgb_HWC, mean grey and spread like a photograph's."""
-    noise_HWC = np.random.default_rng(seed).normal(size=(height, width, 3)).astype(np.float32)
-    smooth_HWC = cv2.GaussianBlur(noise_HWC, (0, 0), grain)
-    smooth_HWC /= smooth_HWC.std(axis=(0, 1))
-    return np.clip(128 + 45 * smooth_HWC, 0, 255).astype(np.uint8)
+@lru_cache(maxsize=8)
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A colourful texture without repetition, rgb_HWC, with as much of every size of detail as a photograph has."""
+    rng = np.random.default_rng(seed)
+    mixed_HWC = np.zeros((height, width, 3), np.float32)
+    for detail in (4, 8, 16, 32, 64):
+        coarse_HWC = rng.normal(size=(height // detail + 2, width // detail + 2, 3)).astype(np.float32)
+        mixed_HWC += cv2.resize(coarse_HWC, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(128 + 45 * mixed_HWC / mixed_HWC.std(axis=(0, 1)), 0, 255).astype(np.uint8)
 
 
 def clip_of(rgb_THWC: np.ndarray, fps: float = FPS, **fields: object) -> Clip:
