@@ -1,7 +1,7 @@
 """The model as one safetensors file beside a config.json, for sampling and for others; no megatron, no pickle.
 
 DIR/model.safetensors    weights by the names of nemo_summer/dit
-DIR/config.json          format, sizes of the model, sha256 of the weights, and what the caller adds (text, clip, ...)
+DIR/config.json          format, sizes of the model, sha256 of the weights, what the caller adds (text, clip)
 DIR/codec/               the video codec's folder, copied, where one was given
 """
 
@@ -38,7 +38,7 @@ def write_model(
     CheckpointError where the weights are not those of a model of `dit_cfg`, or `folder` holds something else.
     """
     folder = Path(folder)
-    check_weights(weights, dit_cfg, "the weights to export")
+    check_weights(weights, dit_cfg, "what is to be exported")
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).exists():
         raise CheckpointError(f"{folder} is not empty and holds no exported model: give another folder to write to")
     temporary = folder.with_name(f".tmp_{folder.name}")
@@ -70,7 +70,7 @@ def read_model(folder: Path) -> tuple[Dit, dict[str, Any]]:
     config = _read_config(folder / CONFIG)
     try:
         dit_cfg = DitConfig(**config["model"])
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         known = ", ".join(field.name for field in fields(DitConfig))
         raise CheckpointError(f'{folder / CONFIG} has no usable "model" ({error}); it may hold {known}') from None
     weights = _read_tensors(folder / MODEL, config.get("sha256", {}).get(MODEL))
@@ -93,7 +93,7 @@ def check_weights(weights: Mapping[str, Tensor], dit_cfg: DitConfig, where: str)
     findings = [("missing", missing), ("not in the model", unknown), ("of another size", sizes)]
     if told := "; ".join(f"{what}: {_first(items)}" for what, items in findings if items):
         raise CheckpointError(
-            f"{where} do not fit model.width={dit_cfg.width} layers={dit_cfg.layers} heads={dit_cfg.heads}: {told}"
+            f"{where} does not fit model.width={dit_cfg.width} layers={dit_cfg.layers} heads={dit_cfg.heads}: {told}"
         )
 
 
