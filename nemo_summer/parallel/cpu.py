@@ -22,6 +22,7 @@ CPU = torch.device("cpu")
 
 NAMES: dict[str, str] = {
     "torch.cuda.current_device": "device of parameter, gradient, exchange and gather buffers",
+    "torch.cuda.current_stream": "gradient reduction of 0.19 waits on it for CUDA graphs, of which there are none",
     "torch.cuda.synchronize": "pipeline exchange, checkpoint writers",
     "torch.cuda.manual_seed": "generators of the tensor-parallel ranks",
     "torch.cuda.manual_seed_all": "torch.manual_seed calls it",
@@ -57,6 +58,7 @@ def install() -> bool:
     seed = lambda value: torch.default_generator.manual_seed(int(value)) and None  # noqa: E731
     state = lambda device="cuda": torch.get_rng_state()  # noqa: E731
     _replace(torch.cuda, "current_device", lambda: CPU)
+    _replace(torch.cuda, "current_stream", lambda device=None: _NoStream())
     _replace(torch.cuda, "synchronize", lambda device=None: None)
     _replace(torch.cuda, "manual_seed", seed)
     _replace(torch.cuda, "manual_seed_all", seed)
@@ -107,6 +109,14 @@ def quiet_import() -> Iterator[None]:
 def _replace(owner: Any, name: str, new: Callable[..., Any]) -> None:
     _UNDO.append((owner, name, vars(owner).get(name, _ABSENT)))
     setattr(owner, name, new)
+
+
+class _NoStream:
+    """Stands for a CUDA stream: on a CPU everything has happened by the time that it is waited for."""
+
+    def wait_event(self, event: Any) -> None: ...
+
+    def wait_stream(self, stream: Any) -> None: ...
 
 
 def _means_cuda(device: Any) -> bool:

@@ -6,6 +6,7 @@ weight of all tokens of the step. So a step does not depend on which rank or rou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,8 @@ def replicate(
         overlap_param_gather=overlap,
         bucket_size=bucket_size,
     )
+    # 0.19 would rather be handed the layout of its buffers, and says so at every start.
+    logging.getLogger(DistributedDataParallel.__module__).setLevel(logging.ERROR)
     copies = DistributedDataParallel(model.config, cfg, model)
     if overlap:
         model.config.no_sync_func = copies.no_sync
