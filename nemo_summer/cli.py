@@ -142,7 +142,8 @@ class Command:
     """The words after `summer`, sorted."""
 
     verb: str = ""
-    recipe: str = "toy"
+    recipe: str = ""
+    """empty: toy, or for a verb that goes on from a run the recipe of that run"""
     overrides: list[str] = field(default_factory=list)
     flags: set[str] = field(default_factory=set)
 
@@ -245,9 +246,7 @@ def run(command: Command) -> int:
 
 
 def _run_recipe(command: Command) -> int:
-    from nemo_summer.recipe import recipe_for
-
-    recipe = recipe_for(command.verb, command.recipe, command.overrides)
+    recipe = composed(command)
     if "cfg" in command.flags:
         from nemo_summer.config import to_yaml
 
@@ -258,6 +257,18 @@ def _run_recipe(command: Command) -> int:
 
         return tell(command.verb, recipe)
     return import_module(f"nemo_summer.verbs.{command.verb}").run(recipe)
+
+
+def composed(command: Command) -> Recipe:
+    """The recipe that the command means."""
+    from nemo_summer.recipe import recipe_for
+    from nemo_summer.verbs.run_folder import recipe_of_run, words_of_export
+
+    words = command.overrides
+    if command.recipe:
+        return recipe_for(command.verb, command.recipe, words)
+    before = words_of_export(words) if command.verb == "sample" else []
+    return recipe_for(command.verb, recipe_of_run(command.verb, words), [*before, *words])
 
 
 # --- help
@@ -272,7 +283,8 @@ def help_on_all() -> str:
         "",
         *(f"  {name:9}{verb.line}" for name, verb in VERBS.items()),
         "",
-        "  recipe=NAME     a recipe that comes with the package, or PATH.yaml; toy where nothing is said",
+        "  recipe=NAME     a recipe that comes with the package, or PATH.yaml. Where nothing is said it is toy; for",
+        "                  ema, convert and sample the one that the run in OUT was trained with",
         "  key=value       changes one setting of the recipe: model.width=256, out=out/mine",
         "  dry_run=true    says what would be done, with sizes and memory, and stops",
         "  --cfg           prints the whole recipe as it would be used, as YAML",
@@ -316,9 +328,15 @@ def _settings_help(name: str, verb: Verb) -> list[str]:
     for wanted in verb.keys:
         lines += [""] if wanted.endswith(".") and lines[-1:] != [""] else []
         for key in keys_of(Recipe):
-            if key.name == wanted or (wanted.endswith(".") and key.name.startswith(wanted)):
+            if _means(wanted, key.name):
                 lines += _key_help(key, toy, verb.meaning.get(key.name, key.doc))
     return lines
+
+
+def _means(wanted: str, name: str) -> bool:
+    """Whether the help on `wanted` tells of the setting; what a stage occupies is left to `--cfg`."""
+    plumbing = name.startswith("curate.") and (name.endswith((".name", ".batch_size")) or ".resources." in name)
+    return name == wanted or (wanted.endswith(".") and name.startswith(wanted) and not plumbing)
 
 
 def _key_help(key: Key, toy: Recipe, meaning: str) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from curator.pipeline import CurateConfig
 from energon_datasets.loader import DataConfig
 from nemo_summer.config import load_recipe
 from nemo_summer.diffusion.time import ObjectiveConfig
@@ -18,11 +19,6 @@ from nemo_summer.parallel.groups import ParallelConfig
 from nemo_summer.sampler.sample import SampleConfig
 from nemo_summer.shapes import LATENT_STRIDE, PATCH, ClipShape, latent_frames
 from nemo_summer.training.config import TrainConfig
-
-
-@dataclass(kw_only=True)
-class CurateConfig:
-    pass
 
 
 @dataclass(kw_only=True)
@@ -44,7 +40,7 @@ class Recipe:
     input: str = ""
     """What the verb reads. curate, demo: the folder of footage; ema, convert, sample: another folder than in `out`."""
     out: str = ""
-    """Folder to write to. Empty: out/NAME, and out/NAME/data for curate."""
+    """Folder to write to. Empty: out/NAME, for curate out/NAME/data, for demo out/demo."""
     seed: int = 0
     """Of everything random that has no seed of its own."""
     ranks: int = 0
@@ -103,4 +99,5 @@ def recipe_for(verb: str, name_or_path: str | Path, overrides: list[str]) -> Rec
     recipe = load_recipe(Recipe, name_or_path, overrides)
     folder = f"out/{recipe.name}"
     data = recipe.data if recipe.data.path else replace(recipe.data, path=f"{folder}/data")
-    return replace(recipe, data=data, out=recipe.out or (data.path if verb == "curate" else folder))
+    where = {"curate": data.path, "demo": "out/demo"}.get(verb, folder)
+    return replace(recipe, data=data, out=recipe.out or where)

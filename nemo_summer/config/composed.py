@@ -73,6 +73,14 @@ def read_recipe(schema: type[T], path: Path) -> T:
     return load_recipe(schema, path)
 
 
+def object_of(schema: type[T], values: Any, where: str) -> T:
+    """Settings that came from another file than a recipe, such as an exported model's, checked as a recipe is."""
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"{where} holds {shown(values)}; wanted is a group of settings")
+    fitted = fit_values(schema, values, lambda key: f"{where}: ")
+    return _to_object(OmegaConf.merge(OmegaConf.structured(schema), fitted), where)
+
+
 def _written(value: Any) -> Any:
     """Choices as the words that recipes use."""
     if isinstance(value, dict):
