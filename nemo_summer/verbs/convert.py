@@ -46,9 +46,8 @@ def run(recipe: Recipe) -> int:
         **{part: _plain(asdict(getattr(recipe, part))) for part in ("clip", "text", "objective")},
     }
     folder = write_model(Path(recipe.out) / EXPORT, source.read(), recipe.model, extra, codec=codec)
-    print(
-        f"{folder}: {recipe.model.parameter_count():,} parameters from {source.path}. Next: summer sample out={recipe.out}"
-    )
+    count = recipe.model.parameter_count()
+    print(f"{folder}: {count:,} parameters from {source.path}. Next: summer sample out={recipe.out}")
     return 0
 
 

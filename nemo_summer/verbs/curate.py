@@ -49,9 +49,9 @@ def _print_table(made: Manifest) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, side in (("", "left"), ("count", "right"), ("", "left")):
-        table.add_column(name, justify=side)
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    for side in ("left", "right", "left"):
+        table.add_column(justify=side)
     for what, count, note in _rows(made):
         table.add_row(Text(what), f"{count:,}", Text(note))
     Console(width=None if sys.stdout.isatty() else 150).print(table)
@@ -64,11 +64,7 @@ def _rows(made: Manifest) -> list[tuple[str, int, str]]:
     return [
         ("videos found", made.videos_found, ""),
         *((f"  {reason}", count, _examples(made, reason)) for reason, count in sorted(made.videos_failed.items())),
-        *(
-            [("  duplicate", made.videos_duplicate, "the same content under another name")]
-            if made.videos_duplicate
-            else []
-        ),
+        *(copies if made.videos_duplicate else []),
         ("  read", made.videos_read, f"{made.seconds_found:.0f} s"),
         ("clips cut", made.clips_total, f"{made.seconds_in_clips:.0f} s"),
         *((f"  dropped by {rule}", count, "") for rule, count in sorted(made.clips_dropped.items())),

@@ -14,9 +14,27 @@ if TYPE_CHECKING:
     from nemo_summer.recipe import Recipe
 
 TOLD = frozenset(
-    ("clip_id", "video", "start_s", "end_s", "status", "dropped_by", "why_dropped", "duplicate_of", "camera")
-    + ("caption_detailed", "caption_short", "caption_words", "frame_count", "height", "width", "latent_shape")
-    + ("split", "thumb", "shard")
+    [
+        "clip_id",
+        "video",
+        "start_s",
+        "end_s",
+        "status",
+        "dropped_by",
+        "why_dropped",
+        "duplicate_of",
+        "caption_detailed",
+        "caption_short",
+        "caption_words",
+        "frame_count",
+        "height",
+        "width",
+        "latent_shape",
+        "split",
+        "thumb",
+        "shard",
+        "camera",
+    ]
 )
 """Columns that the story words itself; every other one is a score."""
 
