@@ -46,6 +46,7 @@ class Stream(Iterator[dict[str, Any]]):
             dataset,
             prefetch_factor=cfg.prefetch,
             watchdog_timeout_seconds=600,
+            checkpoint_every_sec=10,  # a restored worker reads again what it read since
             # A pack leaves no cycles behind; collecting anyway costs a second at the start of each worker.
             gc_collect_every_n_steps=0,
         )

@@ -1,10 +1,13 @@
 """Each remedy is needed: without it the fault is there."""
 
 import logging
+import threading
+import time
 
 import pytest
 from megatron.energon.flavors.jsonl.ijsonl_reader import IJsonlReader
 from megatron.energon.savable_loader import SavableDataLoader
+from torch.utils.data import get_worker_info
 
 from energon_datasets import energon_remedies
 from energon_datasets.loader import open_loader
@@ -23,7 +26,9 @@ def forgetful(self, state):
     energon_remedies.apply()
     remedied(self, state)
     if state is not None and self.num_workers > 0:
-        self._worker_sample_counters = [worker.state.sample_index - 1 for worker in state.worker_states]
+        self._worker_sample_counters = [
+            worker.state.sample_index - 1 if worker.state else -1 for worker in state.worker_states
+        ]
 
 
 energon_remedies.apply()
@@ -43,6 +48,25 @@ def test_the_counters_need_the_remedy(dataset, monkeypatch, with_remedy):
         take(loader, 1)
         loader.restore(loader.state())
         assert (take(loader, 4) == expected[8:]) is with_remedy
+
+
+def test_a_state_waits_for_workers_that_have_not_begun(dataset, monkeypatch):
+    original = threading.Thread.start
+
+    def start(self):
+        original(self)
+        if self.name == "command_thread" and get_worker_info().id == 1:
+            time.sleep(1.5)  # between the thread that answers and the first batch
+
+    cfg = config(dataset, workers=2)
+    with open_loader(cfg) as loader:
+        expected = take(loader, 5)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with open_loader(cfg) as loader:
+        take(loader, 1)
+        state = loader.state()
+        loader.restore(state)
+        assert take(loader, 4) == expected[1:]
 
 
 def test_an_error_while_reading_the_list_costs_one_clip_and_one_line(dataset, monkeypatch, caplog):
