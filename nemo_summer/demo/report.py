@@ -69,6 +69,7 @@ def render(facts: Facts) -> str:
         dataset=dataset_of(facts),
         training=training_of(facts),
         held=held_of(facts),
+        average=average_of(facts),
         band=band_of(facts),
         times=times_of(facts),
         versions=sorted(facts.versions.items()),
@@ -339,6 +340,25 @@ def held_of(facts: Facts) -> dict[str, Any] | None:
         "ratio": f"{last.mean / last.baseline_mean:.3f}",
         "better": last.gain > 0,
     }
+
+
+def average_of(facts: Facts) -> dict[str, Any] | None:
+    """What each exponent scored, and which was kept."""
+    table = (facts.average or {}).get("table")
+    if not table:
+        return None
+    best, count = facts.average["gamma"], len(facts.average.get("checkpoints", ()))
+    return {
+        "sentence": f"{count} checkpoints, weighted by a power of their step; the exponent {best:g} predicts the "
+        "held-out clips best and is what the clips above are made with.",
+        "rows": [
+            {
+                "gamma": f"{row['gamma']:g}", "width": f"{row['sigma_rel']:.1%}", "loss": f"{row['loss']:.5f}",
+                "best": row["gamma"] == best,
+            }
+            for row in table
+        ],
+    }  # fmt: skip
 
 
 def band_of(facts: Facts) -> dict[str, Any] | None:

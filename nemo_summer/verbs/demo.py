@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from nemo_summer.demo.facts import Folders, read_facts
 from nemo_summer.demo.footage import KINDS, plan_videos, write_footage
 from nemo_summer.demo.phases import Phase, PhaseError, line_up, listing_of, read_state, run_phases
-from nemo_summer.demo.report import clock, summary_of, write_report
+from nemo_summer.demo.report import clock, spread, summary_of, write_report
+from nemo_summer.verbs.run_folder import AVERAGE
 
 if TYPE_CHECKING:
     from nemo_summer.recipe import Recipe
 
+PROMPTS = 6
+"""Clips that are made where the recipe names no prompt."""
 LIBRARIES = ("nemo-summer", "torch", "megatron-core", "megatron-energon", "av", "numpy", "opencv-python-headless")
 
 
@@ -28,8 +31,9 @@ def run(recipe: Recipe) -> int:
         return 0
     folders = Folders(Path(recipe.out))
     about = {"footage": str(footage_of(recipe)), "settings": asdict(recipe), "versions": versions()}
+    phases = phases_of(recipe)
     try:
-        run_phases(phases_of(recipe), folders, about, say)
+        run_phases(phases, folders, about, say)
     except Exception as error:
         say(f"the way broke off; what there is: {write_report(folders.out)}")
         if isinstance(error, PhaseError):
@@ -86,13 +90,13 @@ def phases_of(recipe: Recipe) -> list[Phase]:
         Phase(
             "train", f"trains a diffusion transformer for {recipe.train.steps} steps",
             lambda: verb("train", replace(data, out=str(folders.train))),
-            of["train"], makes=folders.train / "validation.json", owns=folders.train,
+            of["train"], makes=folders.train / "history.jsonl", owns=folders.train,
             told=lambda: _held_told(folders),
         ),
         Phase(
             "ema", "averages its checkpoints",
             lambda: verb("ema", replace(data, input=str(folders.checkpoints))),
-            of["ema"], makes=folders.ema, owns=folders.ema,
+            of["ema"], told=lambda: _average_told(folders), makes=folders.ema / AVERAGE, owns=folders.ema,
         ),
         Phase(
             "convert", "writes the average as one file that needs no megatron",
@@ -100,9 +104,9 @@ def phases_of(recipe: Recipe) -> list[Phase]:
             {}, makes=folders.model / "config.json", owns=folders.model,
         ),
         Phase(
-            "sample", f"makes {len(recipe.sample.prompts)} clips of its own",
-            lambda: verb("sample", replace(data, input=str(folders.model))),
-            of["sample"], makes=folders.samples, owns=folders.samples,
+            "sample", "makes clips of its own",
+            lambda: verb("sample", with_prompts(replace(data, input=str(folders.model)), folders)),
+            of["sample"], makes=folders.samples / "samples.json", owns=folders.samples,
             told=lambda: f"{len(list(folders.samples.glob('*.mp4')))} mp4s",
         ),
         Phase(
@@ -151,6 +155,21 @@ def verb(name: str, recipe: Recipe) -> int:
     """Runs another verb; imported only when it is its turn."""
     act: Callable[[Any], int] = import_module(f"nemo_summer.verbs.{name}").run
     return act(recipe)
+
+
+def with_prompts(recipe: Recipe, folders: Folders) -> Recipe:
+    """The recipe with something to sample: where it names no prompt, the captions of clips that were held out."""
+    if recipe.sample.prompts:
+        return recipe
+    index = read_facts(folders.out).index or []
+    rows = [row for row in index if row["split"] == "val"] or index
+    prompts = [row["caption"]["detailed"] for row in spread(rows, PROMPTS)]
+    return replace(recipe, sample=replace(recipe.sample, prompts=prompts))
+
+
+def _average_told(folders: Folders) -> str:
+    average = read_facts(folders.out).average
+    return f"exponent {average['gamma']:g}, held-out loss {average['loss']:.4f}" if average else ""
 
 
 def _clips_told(folders: Folders) -> str:

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from nemo_summer.demo.facts import (
 )
 from nemo_summer.demo.likeness import distance, nearest, usual_distance
 from nemo_summer.demo.report import write_report
-from tests.nemo_summer.demo.fabricate import HOSTILE_CAPTION, HOSTILE_VIDEO, fabricate
+from tests.nemo_summer.demo.fabricate import HOSTILE_CAPTION, HOSTILE_VIDEO
 
 
 class Page(HTMLParser):
@@ -38,8 +40,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    return fabricate(tmp_path_factory.mktemp("demo") / "out")
+def out(fabricated, tmp_path_factory):
+    return Path(shutil.copytree(fabricated, tmp_path_factory.mktemp("demo") / "out"))
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,7 @@ def test_the_numbers_of_the_page_are_those_of_the_files(page, out):
     assert "13 clips were found; 9 were kept and 4 dropped" in page.text
     history = [json.loads(line) for line in (out / "train" / "history.jsonl").read_text().splitlines()]
     assert f"{history[-1]['step']} steps" in page.text and f"loss {history[-1]['loss']:.3f}" in page.text
+    assert "exponent 4 predicts" in page.text and "1.25000" in page.text and "1.31000" in page.text
     assert "of 6 of 8 weights" in " ".join(page.text.split())
 
 
