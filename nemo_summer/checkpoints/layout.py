@@ -2,8 +2,8 @@
 
     FOLDER/step_00000100/
         manifest.json         written last: format, step, kind, ranks, and size and sha256 of every other file
-        weights/              the model in megatron's torch_dist format; `read_weights` reads it without megatron
-        optimizer/            float32 main weights and both moments, the same format; gone once only weights are kept
+        weights/              the model in float32, in megatron's torch_dist format; `read_weights` needs no megatron
+        optimizer/            both moments, the same format; this and what follows go once only weights are kept
         loader/00000.bin      where each data-parallel rank stands in the dataset
         random/00000.json     torch's generators of each rank
         extra.json            what the training loop wants back

@@ -74,7 +74,7 @@ def load(path: Path, *, model: nn.Module, optimizer: Any, groups: ParallelGroups
     looked at them.
     """
     from nemo_summer.checkpoints import torch_dist
-    from nemo_summer.checkpoints.save import OPTIMIZER_FORMAT, sharded_weights, unwrap
+    from nemo_summer.checkpoints.save import sharded_parts, unwrap
 
     path = Path(path)
     manifest = Manifest.read(path)
@@ -82,10 +82,13 @@ def load(path: Path, *, model: nn.Module, optimizer: Any, groups: ParallelGroups
         raise CheckpointError(f"{path} has kept its weights only: resume from a newer one, or raise train.keep_full")
     if with_loader:
         _check_loader_ranks(path, manifest, groups)
-    moments = optimizer.sharded_state_dict(sharded_weights(model), is_loading=True, metadata=OPTIMIZER_FORMAT)
-    found = torch_dist.read(path / layout.OPTIMIZER, {"optimizer": moments}, groups)
-    unwrap(model).load_state_dict(torch_dist.read(path / layout.WEIGHTS, sharded_weights(model), groups))
-    optimizer.load_state_dict(found["optimizer"])
+    sharded, moments, names = sharded_parts(model, optimizer, loading=True)
+    weights = torch_dist.read(path / layout.WEIGHTS, sharded, groups)
+    state = torch_dist.read(path / layout.OPTIMIZER, {"optimizer": moments}, groups)["optimizer"]
+    for index, name in names.items():
+        state["param_state"][index]["param"] = weights[name]
+    unwrap(model).load_state_dict({name: weights[name] for name in sharded})
+    optimizer.load_state_dict(state)
     if manifest.ranks == layout.ranks_of(groups):
         restore_random_state(json.loads((path / layout.random_file(groups.rank)).read_text()))
     loader = layout.loader_file(groups.dp_rank)
@@ -101,7 +104,7 @@ def _check_loader_ranks(path: Path, manifest: Manifest, groups: ParallelGroups) 
         return
     if manifest.ranks["data"] != groups.dp_size:
         raise CheckpointError(
-            f"{path} says where {manifest.ranks['data']} data-parallel ranks stood in the dataset, this run has "
+            f"{path} knows the places of {manifest.ranks['data']} data-parallel rank(s) in the dataset, this run has "
             f"{groups.dp_size}: set ranks={manifest.ranks['world']}, or train.reset_data=true to keep the weights and "
             "moments and read the dataset from its beginning"
         )

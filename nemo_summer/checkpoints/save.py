@@ -79,18 +79,32 @@ def _make_room(folder: Path, temporary: Path) -> None:
 def _write_tensors(temporary: Path, model: nn.Module, optimizer: Any, groups: ParallelGroups, failure: str) -> None:
     from nemo_summer.checkpoints import torch_dist
 
-    if hasattr(model, "start_param_sync"):
-        # With overlapped gathering, this rank's copies of other ranks' shares are those before the last step.
-        model.start_param_sync(force_sync=True)
-    torch_dist.write(temporary / layout.WEIGHTS, sharded_weights(model), groups, failure)
-    # Asked for anew, because writing takes the sharded tensors apart.
-    moments = optimizer.sharded_state_dict(sharded_weights(model), metadata=OPTIMIZER_FORMAT)
+    weights, moments, _ = sharded_parts(model, optimizer)
+    torch_dist.write(temporary / layout.WEIGHTS, weights, groups, failure)
     torch_dist.write(temporary / layout.OPTIMIZER, {"optimizer": moments}, groups, failure)
 
 
-def sharded_weights(model: nn.Module) -> dict[str, Any]:
-    """megatron's sharded state dict of the transformer inside the wrappers, by the transformer's own names."""
-    return unwrap(model).sharded_state_dict(metadata=OPTIMIZER_FORMAT)
+def sharded_parts(
+    model: nn.Module, optimizer: Any, loading: bool = False
+) -> tuple[dict[str, Any], dict[str, Any], dict[int, str]]:
+    """megatron's sharded tensors of both folders: the weights by name, the optimizer's state without them.
+
+    The weights are the optimizer's own in float32, whatever the model computes in, so that averages of them are exact
+    and they are stored once. The third is whose weights were taken out of which entry of the optimizer's state.
+    """
+    transformer = unwrap(model)
+    state = optimizer.sharded_state_dict(
+        transformer.sharded_state_dict(metadata=OPTIMIZER_FORMAT), is_loading=loading, metadata=OPTIMIZER_FORMAT
+    )
+    weights = transformer.sharded_state_dict(metadata=OPTIMIZER_FORMAT)
+    name_of = {tensor.key: name for name, tensor in weights.items()}
+    names = {}
+    for index, tensors in state["param_state"].items():
+        main = tensors.pop("param")
+        key = main.key.removeprefix("optimizer.state.param.")
+        names[index] = name_of[key]
+        weights[names[index]] = replace(main, key=key)
+    return weights, state, names
 
 
 def unwrap(model: nn.Module) -> nn.Module:

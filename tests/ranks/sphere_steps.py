@@ -55,13 +55,15 @@ def rules_of(model: nn.Module) -> dict[str, Rule]:
     return rules_for({name.removeprefix("module."): p.shape for name, p in model.named_parameters()}, OPTIM)
 
 
-def build(groups: ParallelGroups) -> tuple[nn.Module, Any]:
+def build(groups: ParallelGroups, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Any]:
     """The transformer in megatron's wrappers and its optimizer; two ranks sum and gather in many small buckets."""
     from nemo_summer.dit.megatron import MegatronDit
     from nemo_summer.optim.distributed import build_optimizer
 
     bare = MegatronDit(CFG, groups)
     fill_zeros(bare)
+    bare.to(dtype)
+    bare.config.params_dtype, bare.config.bf16 = dtype, dtype == torch.bfloat16
     model = replicate(bare, groups, bucket_size=5003, overlap=groups.dp_size > 1)
     return model, build_optimizer(OPTIM, [model], rules_of(bare), groups)
 
@@ -173,9 +175,9 @@ def _killed(*args: Any) -> None:
     raise RuntimeError("killed")
 
 
-def go_on(groups: ParallelGroups, path: Path, **named: Any) -> dict[str, Any]:
+def go_on(groups: ParallelGroups, path: Path, dtype: torch.dtype = torch.float32, **named: Any) -> dict[str, Any]:
     """Two steps from a checkpoint, by a model that started elsewhere."""
-    model, optimizer = build(groups)
+    model, optimizer = build(groups, dtype)
     take_step(model, optimizer, groups, 99)
     restored = load(path, model=model, optimizer=optimizer, groups=groups, **named)
     at_load = weights_of(model)
@@ -186,6 +188,25 @@ def go_on(groups: ParallelGroups, path: Path, **named: Any) -> dict[str, Any]:
         "weights": weights_of(model),
         "extra": restored.extra,
         "loader": restored.loader_state,
+    }
+
+
+def train_in_half(groups: ParallelGroups, folder: Path) -> dict[str, Any]:
+    """The same steps with a model in bfloat16, whose rows are kept in float32; and again from the checkpoint."""
+    from nemo_summer.optim.distributed import row_norm_error
+
+    model, optimizer = build(groups, torch.bfloat16)
+    for step in range(STEPS):
+        take_step(model, optimizer, groups, step)
+        if step + 1 == SAVED:
+            save_to(folder, SAVED, model, optimizer, groups)
+            at_save = weights_of(model)
+    found = {"weights": weights_of(model), "at_save": at_save, "row_norm_error": row_norm_error(optimizer)}
+    again = go_on(groups, newest(folder, groups), torch.bfloat16)
+    return found | {
+        "again": again["weights"],
+        "at_load": again["at_load"],
+        "read": read_weights(newest(folder, groups)),
     }
 
 
@@ -258,6 +279,7 @@ def main(folder: Path, mode: str) -> None:
         results["from_one"] = go_on(groups, newest(folder / "one", groups), with_loader=False)
         results["refusal"] = refusal(groups, folder / "one" / layout.folder_of(SAVED))
         results["read"] = read_weights(newest(folder / "two", groups))
+        results["half"] = train_in_half(groups, folder / "half")
         results["tensor"] = split_over_tensor_ranks(groups)
     else:
         results = {"one": go_on(groups, newest(folder / "one"))}

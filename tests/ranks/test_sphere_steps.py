@@ -149,6 +149,17 @@ def test_old_checkpoints_keep_their_weights_where_the_step_is_a_multiple(runs: d
     assert files["step_00000004"] < files["step_00000005"] == files["step_00000006"]
 
 
+def test_a_model_in_half_precision_keeps_its_rows_in_full_and_goes_on_bit_for_bit(runs: dict[str, Any]) -> None:
+    half = runs["two_0"]["half"]
+    assert half["row_norm_error"] < 1e-6
+    assert {tensor.dtype for tensor in half["read"].values()} == {torch.float32}
+    assert distance({name: tensor.bfloat16() for name, tensor in half["read"].items()}, half["at_save"]) == 0
+    rows = half["read"]["blocks.1.w_in.weight"].norm(dim=1)
+    assert (rows - 1).abs().max() < 1e-6 < (half["at_save"]["blocks.1.w_in.weight"].float().norm(dim=1) - 1).abs().max()
+    assert distance(half["at_load"], half["at_save"]) == 0
+    assert distance(half["again"], half["weights"]) == 0
+
+
 def test_matrices_cut_over_tensor_ranks_train_as_whole_ones(runs: dict[str, Any]) -> None:
     model = Matrices()
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
