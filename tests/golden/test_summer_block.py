@@ -15,7 +15,7 @@ from nemo_summer.dit.condition import time_features
 from nemo_summer.dit.config import DitConfig
 from nemo_summer.dit.linear import PlainLinears
 from nemo_summer.dit.position import Rotations, axes_of_layer, directions, frequencies, generalised_golden_ratio
-from tests.nemo_summer.dit.packs import fill_zeros
+from tests.nemo_summer.dit.packs import fill_zeros, random_pack
 
 LENGTHS = (5, 9, 3)
 
@@ -139,3 +139,25 @@ def test_a_block_is_its_formula(layer: int, exponent: float) -> None:
         assert torch.allclose(found[a:b], wanted, atol=5e-6), f"clip {i}"
     if layer:
         assert torch.equal(v_next, v_first.view(J, 2, 12))
+
+
+def test_without_its_blocks_the_model_is_projection_norm_shift_scale_projection() -> None:
+    cfg = DitConfig(width=24, heads=2, layers=1, text_width=6, time_width=10, in_channels=12)
+    model = cfg.build().double()
+    fill_zeros(model, scale=0.3)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    weights["blocks.0.w_out.weight"].zero_()
+    pack = random_pack([(2, 2, 2), (1, 3, 2)], [3, 2], channels=12, text_width=6)
+    t_N = torch.tensor([0.25, 0.75])
+    found = model(pack.latents_SE, t_N, pack).split([8, 6])
+    for clip_SE, t, out_SE in zip(pack.latents_SE.double().split([8, 6]), t_N, found):
+
+        def mlp(name: str, z: Tensor) -> Tensor:
+            z = weights[f"{name}.0.weight"] @ z + weights[f"{name}.0.bias"]
+            return weights[f"{name}.2.weight"] @ (z * torch.sigmoid(z)) + weights[f"{name}.2.bias"]
+
+        shift, scale = mlp("final_modulation", mlp("time_mlp", time_features(t[None], 10)[0].double())).split(24)
+        x_SD = clip_SE @ weights["patch_proj.weight"].T + weights["patch_proj.bias"]
+        u_SD = (1 + scale) * x_SD / torch.sqrt((x_SD * x_SD).mean(1, keepdim=True) + 1e-6) + shift
+        wanted = u_SD @ weights["final_proj.weight"].T + weights["final_proj.bias"]
+        assert torch.allclose(out_SE.double(), wanted, atol=1e-5)  # the output is float32
