@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
+from curator.latent_files import latent_file
 from curator.records import Clip, Video, as_text, digest_of, from_text
 from curator.stage import Outcome, Stage
 from curator.whole_files import STOPS_THE_RUN, cannot_write
@@ -52,7 +53,7 @@ class Journal:
             return None
         entry = json.loads(text)
         records = tuple(from_text(item) for item in entry["records"])
-        if not all((out / file).exists() for r in records if isinstance(r, Clip) for file in files_of(r)):
+        if not all(file.exists() for r in records if isinstance(r, Clip) for file in files_of(r, out)):
             return None
         return Outcome(source=record, records=records, seconds=entry["seconds"])
 
@@ -74,10 +75,10 @@ class Journal:
         self.lines[entry["key"]] = text
 
 
-def files_of(clip: Clip) -> list[str]:
-    """The files that the stages made for a clip, relative to the output folder."""
-    latents = [f"work/latents/{clip.clip_id}.safetensors"] if clip.latent_shape else []
-    return [name for name in (clip.file, clip.thumb) if name] + latents
+def files_of(clip: Clip, out: Path) -> list[Path]:
+    """The files that the stages made for a clip."""
+    latents = [latent_file(out, clip.clip_id)] if clip.latent_shape else []
+    return [out / name for name in (clip.file, clip.thumb) if name] + latents
 
 
 def key_of(record: Video | Clip) -> str:

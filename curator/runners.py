@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -149,31 +151,53 @@ def ray_started(cfg: RunnerConfig) -> Iterator[None]:
         return
     # Sockets live in this folder, and their paths must stay short: not inside out=.
     folder = Path(tempfile.mkdtemp(prefix="summer-"))
+    try:
+        with _environment(folder):
+            _start_local(folder, cfg.workers)
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """What Ray reads while it is imported and started: a token of this run, which only this user can read; no chatter."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    before = {
-        name: os.environ.get(name)
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_DATA_DISABLE_PROGRESS_BARS")
-    }
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-    import ray
-
+    wanted = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ |= wanted
     try:
-        ray.init(
-            address="local",
-            num_cpus=max(2, cfg.workers or os.cpu_count() or 2),  # each of two groups of stages needs a worker
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=str(folder),
-        )
         yield
     finally:
+        import ray
+
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
         for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _start_local(folder: Path, workers: int) -> None:
+    import ray
+
+    # Two groups of stages need a worker each, also on a machine with one CPU.
+    cpus = max(2, workers or os.cpu_count() or 2)
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _temp_dir=str(folder),
+    )
+    import ray.data  # sets its own log levels when it is imported
+
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class _Worker:
@@ -237,20 +261,22 @@ def _flow(rows: list[dict[str, Any]], groups: list[list[Stage]], workers: int) -
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # a block that fails is a record we then name, not the end of the run
+    context.target_max_block_size = 1  # a row is a block of its own: what is lost together, and what is shared out
     most = workers or int(ray.cluster_resources().get("CPU", 1))
-    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), 1000))
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
     for group in groups:
-        data = data.repartition(target_num_rows_per_block=1)  # a block is what is lost together
-        data = data.flat_map(
-            _Worker,
-            fn_constructor_args=(group,),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
-            num_cpus=max(stage.resources.cpus for stage in group),
-            num_gpus=sum(stage.resources.gpus for stage in group) or None,
-            # Never a finite max_restarts: Ray Data then waits for ever for an actor that is gone (ray issue 62746).
-            max_restarts=-1,
-            max_task_retries=2,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the two names below get other ones in Ray 2.64; we are held below 2.61
+            data = data.flat_map(
+                _Worker,
+                fn_constructor_args=(group,),
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+                num_cpus=max(stage.resources.cpus for stage in group),
+                num_gpus=sum(stage.resources.gpus for stage in group) or None,
+                # Never a finite max_restarts: Ray Data then waits for ever for an actor that is gone (ray issue 62746).
+                max_restarts=-1,
+                max_task_retries=2,
+            )
     yield from data.iter_rows()
 
 

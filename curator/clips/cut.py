@@ -15,8 +15,8 @@ class CutConfig:
     shortest_s: float = 3.0
     """A shot below this gives no clip; it stays in the record as dropped by `short`."""
     longest_s: float = 30.0
-    """A longer shot is cut into equal parts. Training takes at most clip.frames of a clip, so a smaller number makes more
-    of a small set."""
+    """A longer shot is cut into equal parts. Training takes at most clip.frames of a clip, so a smaller number makes
+    more of a small set."""
 
     def __post_init__(self) -> None:
         if not 0 < self.shortest_s <= self.longest_s:
@@ -66,8 +66,8 @@ class Cut(Stage):
 
 
 def parts_of(shot: tuple[float, float], cfg: CutConfig) -> list[tuple[float, float]]:
-    """Equal parts of a shot, as few as `longest_s` allows; where these would be too short, fewer parts that leave an end
-    over.
+    """Equal parts of a shot, as few as `longest_s` allows; where these would be too short, fewer parts, each of
+    `longest_s` from its beginning.
     """
     start_s, end_s = shot
     length_s = end_s - start_s

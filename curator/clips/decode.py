@@ -30,7 +30,7 @@ class DecodeConfig:
 
 @dataclass(kw_only=True)
 class Decode(Stage):
-    """Puts the clip's frames into the record, at the recipe's rate; for a dropped clip one frame from its middle, which is
+    """Puts the clip's frames into the record, at the recipe's rate; for a dropped clip one frame from its middle, for
     its thumbnail.
 
     Writes: frames, frame_count; dropped_by `broken`
@@ -56,7 +56,9 @@ class Decode(Stage):
             return [replace(record, frames=frames)]
         record = replace(record, frames=frames, frame_count=len(frames))
         if broken > self.cfg.most_broken_frames:
-            why = f"{broken} frames do not decode cleanly (curate.decode.most_broken_frames={self.cfg.most_broken_frames})"
+            most = self.cfg.most_broken_frames
+            why = f"{broken} frames do not decode cleanly, above the limit {most}: "
+            why += "move it with curate.decode.most_broken_frames"
             record = replace(record, dropped_by="broken", why_dropped=why)
         return [record]
 

@@ -19,8 +19,8 @@ from nemo_summer.shapes import ClipShape
 @dataclass(kw_only=True)
 class EncodeConfig:
     crf: int = 14
-    """Quality of the H.264 file, 0 lossless .. 51. The latents are made from this file, so that what the viewer shows is
-    what the model sees; 14 is above what the eye tells apart."""
+    """Quality of the H.264 file, 0 lossless .. 51. The latents are made from this file, so that what the viewer shows
+    is what the model sees; 14 is above what the eye tells apart."""
 
     def build(self, out: str, clip: ClipShape) -> Encode:
         return Encode(cfg=self, out=out, clip=clip)
@@ -50,7 +50,7 @@ class Encode(Stage):
 
 
 def cover(rgb_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pictures of `height` x `width` that show as much of the middle as fits, undistorted: scaled to cover, then cropped."""
+    """Pictures of `height` x `width` that show as much of the middle as fits, undistorted."""
     _, H, W, _ = rgb_THWC.shape
     scale = max(height / H, width / W)
     rows, cols = min(H, max(1, round(height / scale))), min(W, max(1, round(width / scale)))
