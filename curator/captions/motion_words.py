@@ -57,10 +57,10 @@ def own_movement(movement: Movement, path: CameraPath) -> np.ndarray:
 
 
 def _textured(grey_HW: np.ndarray) -> np.ndarray:
-    """1 where flow can be seen, next to 0 on flat ground: gradients above four grey levels per pixel."""
+    """1 where flow can be seen, next to 0 on flat ground: gradients above one grey level per pixel."""
     smooth_HW = cv2.GaussianBlur(grey_HW, (5, 5), 0)
     slope_HW = np.hypot(cv2.Sobel(smooth_HW, cv2.CV_32F, 1, 0), cv2.Sobel(smooth_HW, cv2.CV_32F, 0, 1)) / 8
-    return np.where(slope_HW > 4.0, 1.0, 1e-3).astype(np.float32)
+    return np.where(slope_HW > 1.0, 1.0, 1e-3).astype(np.float32)
 
 
 def _fit(flow_PG2: np.ndarray, place_G2: np.ndarray, textured_PG: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +91,7 @@ def jitter(path: CameraPath) -> float:
 
 def camera_word(path: CameraPath, pan_min: float, zoom_min: float, shake_min: float) -> str:
     """One of `still`, `pan left|right|up|down`, `zoom in|out`, `shaking`, `moving`."""
-    if len(path.zoom_P) == 0 or float(np.median(path.resting_P)) > 0.5:
+    if len(path.zoom_P) == 0 or float(np.median(path.resting_P)) > 0.4:
         return "still"
     if jitter(path) > shake_min:
         return "shaking"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -11,62 +12,79 @@ import numpy as np
 from curator.records import Clip
 from curator.stage import GatherStage
 
-BLOCK = 1024
-"""Clips compared with the kept ones in one matrix product."""
-
 
 class Bucket(StrEnum):
     NONE = "none"
     WORDS = "words"
 
 
-def quality(clip: Clip) -> float:
-    """Sharpness times seconds: the copy that shows most for longest is the one to keep."""
-    return (clip.sharpness if clip.sharpness is not None else 1.0) * (clip.end_s - clip.start_s)
+def quality(clip: Clip) -> int:
+    """Sharpness for its contrast, times pixels of the source, times seconds, in whole steps of twofold: the copy that
+    shows most for longest.
+
+    Without the division a brightened copy, which has steeper edges, would win over its original; and less than twofold
+    may be the blocks that coding leaves.
+    """
+    sharpness = 1.0 if clip.sharpness is None else clip.sharpness
+    contrast = 1.0 if clip.contrast is None else max(clip.contrast, 0.02)
+    pixels = max(1, clip.source_height * clip.source_width)
+    return round(math.log2(max(1e-9, sharpness / contrast**2 * pixels * (clip.end_s - clip.start_s))))
 
 
-def look_alikes(vectors_NE: np.ndarray, threshold: float) -> dict[int, tuple[int, float]]:
+class Shelf:
+    """Vectors that stay, one under the other, with room to grow."""
+
+    def __init__(self, width: int) -> None:
+        self._vectors_NE = np.zeros((8, width), np.float32)
+        self._rows: list[int] = []
+
+    def put(self, row: int, vector_E: np.ndarray) -> None:
+        if len(self._rows) == len(self._vectors_NE):
+            self._vectors_NE = np.concatenate([self._vectors_NE, np.zeros_like(self._vectors_NE)])
+        self._vectors_NE[len(self._rows)] = vector_E
+        self._rows.append(row)
+
+    def nearest(self, vector_E: np.ndarray) -> tuple[float, int]:
+        """Cosine and row number of the most similar vector; (-1, -1) where there is none."""
+        if not self._rows:
+            return -1.0, -1
+        cosine_N = self._vectors_NE[: len(self._rows)] @ vector_E
+        best = int(cosine_N.argmax())
+        return float(cosine_N[best]), self._rows[best]
+
+
+def look_alikes(
+    vectors_NE: np.ndarray, buckets: Sequence[Sequence[str]], threshold: float
+) -> dict[int, tuple[int, float]]:
     """For each row that looks like an earlier row that stays: that row's number and the cosine.
 
-    Rows come best first. A row is compared only with rows that stay, so that a chain of small steps does not fold two
-    different scenes into one. N rows, E numbers each, unit length.
+    Rows come best first, each with the buckets it lies in; only rows that share a bucket are compared. A row is compared
+    only with rows that stay, so that a chain of small steps does not fold two different scenes into one.
     """
     gone: dict[int, tuple[int, float]] = {}
-    stays: list[int] = []
-    for start in range(0, len(vectors_NE), BLOCK):
-        block_BE = vectors_NE[start : start + BLOCK]
-        nearest = _nearest(block_BE, vectors_NE[stays])
-        new: list[int] = []
-        for row, (place, cosine) in enumerate(nearest):
-            index = stays[place] if place >= 0 else -1
-            if new:
-                inside = vectors_NE[new] @ block_BE[row]
-                best = int(inside.argmax())
-                if inside[best] > cosine:
-                    index, cosine = new[best], float(inside[best])
-            if cosine >= threshold:
-                gone[start + row] = (index, cosine)
-            else:
-                new.append(start + row)
-        stays.extend(new)
+    shelves: dict[str, Shelf] = {}
+    for row, (vector_E, names) in enumerate(zip(vectors_NE, buckets)):
+        mine = [shelves.setdefault(name, Shelf(vectors_NE.shape[1])) for name in names]
+        cosine, best = max(shelf.nearest(vector_E) for shelf in mine)
+        if best >= 0 and cosine >= threshold:
+            gone[row] = (best, cosine)
+        else:
+            for shelf in mine:
+                shelf.put(row, vector_E)
     return gone
 
 
-def _nearest(block_BE: np.ndarray, kept_NE: np.ndarray) -> Iterator[tuple[int, float]]:
-    """Number and cosine of the nearest kept row of each row of the block; (-1, -1) where none is kept yet."""
-    if not len(kept_NE):
-        yield from [(-1, -1.0)] * len(block_BE)
-        return
-    cosine_BN = block_BE @ kept_NE.T
-    best_B = cosine_BN.argmax(axis=1)
-    yield from ((int(best), float(cosine_BN[row, best])) for row, best in enumerate(best_B))
+def buckets_of(words: str) -> list[str]:
+    """Names of the buckets of three words: one for each two of them, so that copies may differ in one word."""
+    parts = words.split()
+    return [f"{i} {' '.join(parts[:i] + parts[i + 1 :])}" for i in range(max(1, len(parts)))]
 
 
 @dataclass(kw_only=True)
 class KeepOne(GatherStage):
-    """Keeps the best of clips that look alike and turns the others down.
+    """Keeps the best of clips that look alike, of equally good ones the first, and turns the others down.
 
-    Reads: embedding, caption_words, sharpness, start_s, end_s, dropped_by
+    Reads: embedding, caption_words, sharpness, contrast, source_height, source_width, start_s, end_s, dropped_by
     Writes: dropped_by, why_dropped, duplicate_of
     """
 
@@ -74,26 +92,17 @@ class KeepOne(GatherStage):
     threshold: float = 0.93
     """Least cosine of two descriptors that counts as the same content; 1.01 keeps everything."""
     bucket: Bucket = Bucket.WORDS
-    """words: compare only clips with the same three words (fast for millions; a copy that the captioner words
-    differently stays). none: compare all with all."""
+    """words: compare only clips that share at least two of their three words. none: compare all with all."""
 
     def process_all(self, records: Sequence[Clip]) -> list[Clip]:
-        gone: dict[str, tuple[str, float]] = {}
-        for bucket in self._buckets(records):
-            best_first = sorted(bucket, key=lambda clip: (-quality(clip), clip.clip_id))
-            vectors_NE = np.array([clip.embedding for clip in best_first], dtype=np.float32)
-            for row, (kept, cosine) in look_alikes(vectors_NE, self.threshold).items():
-                gone[best_first[row].clip_id] = (best_first[kept].clip_id, cosine)
+        clips = [clip for clip in records if clip.dropped_by is None and clip.embedding]
+        best_first = sorted(clips, key=lambda clip: (-quality(clip), clip.video, clip.start_s, clip.clip_id))
+        by_words = self.bucket is Bucket.WORDS
+        buckets = [buckets_of(clip.caption_words) if by_words else ["all"] for clip in best_first]
+        vectors_NE = np.array([clip.embedding for clip in best_first], dtype=np.float32)
+        found = look_alikes(vectors_NE, buckets, self.threshold)
+        gone = {best_first[row].clip_id: (best_first[kept].clip_id, cosine) for row, (kept, cosine) in found.items()}
         return [self._turned_down(clip, *gone[clip.clip_id]) if clip.clip_id in gone else clip for clip in records]
-
-    def _buckets(self, records: Sequence[Clip]) -> list[list[Clip]]:
-        """Clips to compare with each other; dropped ones and those without a descriptor are in none."""
-        buckets: dict[str, list[Clip]] = {}
-        for clip in records:
-            if clip.dropped_by is None and clip.embedding:
-                words = clip.caption_words if self.bucket is Bucket.WORDS else ""
-                buckets.setdefault(words, []).append(clip)
-        return list(buckets.values())
 
     def _turned_down(self, clip: Clip, kept: str, cosine: float) -> Clip:
         why = (

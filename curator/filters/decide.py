@@ -54,7 +54,7 @@ class Decide(Stage):
     """Least mean optical flow, in percent of the width per second (`motion`)."""
     motion_max: float = 150.0
     """Greatest mean optical flow: whip pans, flicker (`motion`)."""
-    sharpness_min: float = 15.0
+    sharpness_min: float = 6.0
     """Least variance of the Laplacian at 128 rows (`blur`)."""
     colour_min: float = 3.0
     """Least spread of the colours, in grey levels: black and white, sepia (`monochrome`); 0 keeps them."""

@@ -67,8 +67,13 @@ def test_the_descriptor_has_unit_length_also_for_a_black_clip_and_a_single_frame
 def at(angle_degrees, clip_id, words="a b c", **fields):
     """A clip whose descriptor points into a known direction."""
     angle = np.deg2rad(angle_degrees)
-    given = {"sharpness": 100.0, "caption_words": words, "embedding": (float(np.cos(angle)), float(np.sin(angle)))}
-    return clip_of(np.zeros((1, 8, 8, 3), np.uint8), clip_id=clip_id, end_s=5.0, **(given | fields))
+    given = {
+        "end_s": 5.0,
+        "sharpness": 100.0,
+        "caption_words": words,
+        "embedding": (float(np.cos(angle)), float(np.sin(angle))),
+    }
+    return clip_of(np.zeros((1, 8, 8, 3), np.uint8), clip_id=clip_id, **(given | fields))
 
 
 def fates(clips, **settings):
@@ -76,7 +81,12 @@ def fates(clips, **settings):
 
 
 def test_of_look_alikes_the_sharpest_and_longest_stays_in_any_order():
-    clips = [at(0, "poor", sharpness=50.0), at(1, "best", sharpness=200.0), at(2, "short", start_s=4.0), at(90, "other")]
+    clips = [
+        at(0, "poor", sharpness=50.0),
+        at(1, "best", sharpness=200.0),
+        at(2, "short", start_s=4.5),
+        at(90, "other"),
+    ]
     expected = {"poor": "best", "short": "best", "best": None, "other": None}
     assert fates(clips) == fates(clips[::-1]) == expected
 
@@ -104,19 +114,27 @@ def test_whoever_is_named_as_the_original_is_kept():
     assert np.triu(left @ left.T, 1).max() < KeepOne().threshold
 
 
-def test_blocks_give_what_one_comparison_with_all_gives(monkeypatch):
+def test_the_search_finds_what_a_comparison_with_all_finds():
     vectors = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    whole = look_alikes(vectors, 0.9)
-    monkeypatch.setattr("curator.dedup.keep.BLOCK", 7)
-    assert look_alikes(vectors, 0.9).keys() == whole.keys()
-    assert len(whole) > 10
+    stays: list[int] = []
+    for row, cosines in enumerate(vectors @ vectors.T):
+        if all(cosines[other] < 0.9 for other in stays):
+            stays.append(row)
+    assert set(range(60)) - look_alikes(vectors, [["all"]] * 60, 0.9).keys() == set(stays)
+    assert 10 < len(stays) < 50
 
 
-def test_buckets_compare_only_clips_of_the_same_words():
-    clips = [at(0, "a", "red moving green"), at(0, "b", "blue moving green"), at(0, "c", "red moving green")]
-    assert fates(clips, bucket=Bucket.WORDS) == {"a": None, "b": None, "c": "a"}
-    assert fates(clips, bucket=Bucket.NONE) == {"a": None, "b": "a", "c": "a"}
+def test_with_buckets_copies_may_differ_in_one_word_and_without_in_all():
+    words = {"a": "red moving green", "b": "blue moving green", "c": "red moving green", "d": "blue still brown"}
+    clips = [at(0, name, three) for name, three in words.items()]
+    assert fates(clips, bucket=Bucket.WORDS) == {"a": None, "b": "a", "c": "a", "d": None}
+    assert fates(clips, bucket=Bucket.NONE) == {"a": None, "b": "a", "c": "a", "d": "a"}
+
+
+def test_of_equally_good_copies_the_first_stays():
+    clips = [at(0, "z", video="a.mp4"), at(0, "a", video="b.mp4"), at(0, "m", video="a.mp4", start_s=0.5, end_s=5.5)]
+    assert fates(clips) == fates(clips[::-1]) == {"z": None, "a": "z", "m": "z"}
 
 
 def test_clips_that_were_turned_down_or_have_no_descriptor_are_left_alone():

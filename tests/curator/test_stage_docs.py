@@ -59,7 +59,9 @@ def way(tmp_path_factory):
     pictures.append(still(33))
     clips = []
     for i, rgb_THWC in enumerate(pictures):
-        clip = clip_of(rgb_THWC, clip_id=f"clip-{i}", file=f"work/clips/clip-{i}.mp4", start_s=10.0 * i, end_s=10.0 * i + 1)
+        clip = clip_of(
+            rgb_THWC, clip_id=f"clip-{i}", file=f"work/clips/clip-{i}.mp4", start_s=10.0 * i, end_s=10.0 * i + 1
+        )
         (out / clip.file).parent.mkdir(parents=True, exist_ok=True)
         if i < 5:
             write_clip(out / clip.file, clip.frames, crf=23)
@@ -79,7 +81,9 @@ def way(tmp_path_factory):
 def test_each_stage_writes_the_fields_of_its_docstring_and_no_others(way):
     for stage, before, after in way:
         pairs = list(zip(before, after, strict=True))
-        changed = {n for n in NAMES for b, a in pairs if getattr(b, n) is not getattr(a, n) and getattr(b, n) != getattr(a, n)}
+        changed = {
+            n for n in NAMES for b, a in pairs if getattr(b, n) is not getattr(a, n) and getattr(b, n) != getattr(a, n)
+        }
         assert changed == named(stage, "Writes"), type(stage).__name__
 
 
@@ -91,7 +95,10 @@ def test_each_stage_reads_only_the_fields_of_its_docstring(way):
         blank = {f.name: f.default for f in fields(Clip) if f.name in hidden}
         again = run(stage, [replace(clip, **blank) for clip in before]) if named(stage, "Writes") else []
         for name in named(stage, "Writes"):
-            assert [getattr(clip, name) for clip in again] == [getattr(clip, name) for clip in after], (stage.name, name)
+            assert [getattr(clip, name) for clip in again] == [getattr(clip, name) for clip in after], (
+                stage.name,
+                name,
+            )
 
 
 def test_no_stage_changes_the_frames_it_was_given(way):
