@@ -96,7 +96,7 @@ class MegatronDit(Dit):
 
     def __init__(self, cfg: DitConfig, groups: ParallelGroups, dtype: torch.dtype = torch.float32) -> None:
         if dtype != torch.float32 and groups.device.type == "cpu":
-            raise ValueError(f"a model in {dtype} trains on a GPU only: set train.precision=float32 on this machine")
+            raise ValueError(f"a model in {dtype} trains on a GPU only: build it in torch.float32 on this machine")
         config = cfg.to_megatron(groups, dtype)
         super().__init__(cfg, MegatronLinears(config, groups))
         self.config = config
