@@ -13,29 +13,9 @@ from nemo_summer.verbs.run_folder import read_json
 if TYPE_CHECKING:
     from nemo_summer.recipe import Recipe
 
-TOLD = frozenset(
-    [
-        "clip_id",
-        "video",
-        "start_s",
-        "end_s",
-        "status",
-        "dropped_by",
-        "why_dropped",
-        "duplicate_of",
-        "caption_detailed",
-        "caption_short",
-        "caption_words",
-        "frame_count",
-        "height",
-        "width",
-        "latent_shape",
-        "split",
-        "thumb",
-        "shard",
-        "camera",
-    ]
-)
+TOLD = {"clip_id", "video", "start_s", "end_s", "status", "dropped_by", "why_dropped", "duplicate_of", "camera"}
+TOLD |= {"caption_detailed", "caption_short", "caption_words", "frame_count", "height", "width", "latent_shape"}
+TOLD |= {"split", "thumb", "shard", "source_fps", "source_height", "source_width"}
 """Columns that the story words itself; every other one is a score."""
 
 
@@ -50,14 +30,17 @@ def run(recipe: Recipe) -> int:
 def story(dataset: Path, clip_id: str) -> list[str]:
     """The lines of the story. ValueError where there is no such dataset or clip."""
     row = find_clip(dataset, clip_id)
-    lines = [
-        f"{row['clip_id']}",
-        f"  from      {row['video']}, second {row['start_s']:.2f} to {row['end_s']:.2f}",
-        *_source_lines(dataset),
-        *(f"  {name:9} {_number(row[name])}" for name in _scores(row)),
-        *_fate_lines(row),
+    about = read_json(dataset / "manifest.json") if (dataset / "manifest.json").is_file() else {}
+    settings = about.get("settings", {})
+    told = [
+        ("from", f"{row['video']}, second {row['start_s']:.2f} to {row['end_s']:.2f}{_source_size(row)}"),
+        ("footage", settings.get("input", "unknown")),
+        *((name, _judged(name, row[name], settings)) for name in _scores(row)),
+        *_fate(row),
+        *(_place(dataset, row) if row["status"] == "kept" else []),
+        ("made with", ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())),
     ]
-    return lines + (_shard_lines(dataset, row) if row["status"] == "kept" else [])
+    return [row["clip_id"], *(f"  {name:14}{text}" for name, text in told if text)]
 
 
 def find_clip(dataset: Path, clip_id: str) -> dict[str, Any]:
@@ -78,65 +61,57 @@ def find_clip(dataset: Path, clip_id: str) -> dict[str, Any]:
     if matches:
         some = ", ".join(ids[place] for place in matches[:3])
         raise ValueError(f"{len(matches)} clips begin with {clip_id!r}: {some}{', ...' if len(matches) > 3 else ''}")
-    near = difflib.get_close_matches(clip_id, ids, n=1, cutoff=0.4)
-    raise ValueError(
-        f"{dataset} has no clip {clip_id!r} among {len(ids)}{f': did you mean {near[0]}?' if near else ''}"
-    )
+    begins = {known[: len(clip_id)]: known for known in ids}
+    near = difflib.get_close_matches(clip_id, begins, n=1)
+    hint = f": did you mean {begins[near[0]]}?" if near else ""
+    raise ValueError(f"{dataset} has no clip {clip_id!r} among {len(ids)}{hint}")
 
 
 def _scores(row: dict[str, Any]) -> list[str]:
     return [name for name, value in row.items() if name not in TOLD and isinstance(value, int | float | bool)]
 
 
-def _number(value: Any) -> str:
-    return "unknown" if isinstance(value, float) and math.isnan(value) else f"{value:.4g}"
+def _source_size(row: dict[str, Any]) -> str:
+    if not row.get("source_height"):
+        return ""
+    return f" ({row['source_height']}x{row['source_width']} pixels, {row['source_fps']:.4g} fps)"
 
 
-def _source_lines(dataset: Path) -> Iterator[str]:
-    """What the manifest says about the run that made this dataset."""
-    manifest = dataset / "manifest.json"
-    if manifest.is_file():
-        about = read_json(manifest)
-        versions = ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())
-        yield f"  footage   {about.get('settings', {}).get('input', 'unknown')}"
-        yield f"  made with {versions}"
+def _judged(name: str, value: float, settings: dict[str, Any]) -> str:
+    """The score and the limits that it was held against, as the manifest has them."""
+    limits = settings.get("curate", {}).get("decide", {})
+    text = "unknown" if isinstance(value, float) and math.isnan(value) else f"{value:.4g}"
+    least, most = limits.get(f"{name}_min"), limits.get(f"{name}_max")
+    told = [f"{word} {limit:g}" for word, limit in (("at least", least), ("at most", most)) if limit is not None]
+    return f"{text:10}({' and '.join(told)} is kept)" if told else text
 
 
-def _fate_lines(row: dict[str, Any]) -> Iterator[str]:
+def _fate(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "camera", row.get("camera") or ""
     for level in ("detailed", "short", "words"):
-        if row[f"caption_{level}"]:
-            yield f"  {level:9} {row[f'caption_{level}']}"
-    if row.get("camera"):
-        yield f"  camera    {row['camera']}"
+        yield level, row[f"caption_{level}"] or ""
     if row["status"] == "kept":
-        yield "  kept      no rule turned it down"
+        yield "kept", "no rule turned it down"
     else:
-        yield f"  dropped   by {row['dropped_by']}: {row['why_dropped'] or 'no reason was written'}"
-    if row.get("duplicate_of"):
-        yield f"  kept instead of it: {row['duplicate_of']}"
-    if row.get("thumb"):
-        yield f"  picture   {row['thumb']}"
+        yield "dropped by", f"{row['dropped_by']}: {row['why_dropped'] or 'no reason was written'}"
+    yield "kept instead", row.get("duplicate_of") or ""
+    yield "picture", row.get("thumb") or ""
 
 
-def _shard_lines(dataset: Path, row: dict[str, Any]) -> list[str]:
-    from energon_datasets.shard_schema import INDEX_FILE, IndexRow
+def _place(dataset: Path, row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Where the clip lies in the dataset."""
+    from energon_datasets.shard_schema import INDEX_FILE, LATENT_STORE, TEXT_STORE, IndexRow
 
-    shape = " x ".join(str(size) for size in row["latent_shape"] or ())
-    lines = [
-        f"  size      {row['frame_count']} frames of {row['height']}x{row['width']}, latents {shape}",
-        f"  split     {row['split']}",
-    ]
+    yield "size", f"{row['frame_count']} frames of {row['height']}x{row['width']} pixels"
+    yield "split", row["split"]
     with (dataset / INDEX_FILE).open(encoding="utf-8") as index:
         found = next((line for line in index if f'"{row["clip_id"]}"' in line), None)
     if found is None:
-        return [*lines, f"  missing   it is not in {INDEX_FILE}: run summer curate again"]
+        yield "missing", f"it is not in {INDEX_FILE}: run summer curate again"
+        return
     entry = IndexRow.from_json(found)
-    lines += [f"  tokens    {entry.tokens} of video; caption {_counts(entry.text_tokens)}"]
-    for store, digest in entry.sha256.items():
-        file = dataset / {"latent": "latents"}.get(store, store) / entry.shard
-        lines += [f"  {store:9} {file}{'' if file.is_file() else ' (gone)'}, sha256 {digest}"]
-    return lines
-
-
-def _counts(tokens: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in tokens.items())
+    yield "latents", f"{' x '.join(map(str, entry.latent_shape))}, {entry.tokens} tokens"
+    yield "caption", ", ".join(f"{name} {count} tokens" for name, count in entry.text_tokens.items())
+    for member, store in (("latent", LATENT_STORE), ("text", TEXT_STORE)):
+        file = dataset / store / entry.shard
+        yield f"{member} in", f"{file}{'' if file.is_file() else ' (gone)'}, sha256 {entry.sha256[member]}"
