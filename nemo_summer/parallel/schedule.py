@@ -70,7 +70,7 @@ def run_rounds(
     ranks. They are zeroed at the start. `forward_only` makes no gradients. ValueError without a pack.
     """
     if not packs:
-        raise ValueError("a step needs at least one pack on every rank: raise train.packs_per_step or start fewer ranks")
+        raise ValueError("a step needs at least one pack on every rank: raise train.packs_per_step or lower ranks")
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
     weights: list[Tensor] = []

@@ -72,5 +72,5 @@ def test_a_half_precision_model_without_a_gpu_is_refused(groups: ParallelGroups)
 
     if groups.device.type == "cuda":
         pytest.skip("there is a GPU")
-    with pytest.raises(ValueError, match="torch.float32 on this machine"):
+    with pytest.raises(ValueError, match=r"torch\.float32 on this machine"):
         MegatronDit(CFG, groups, dtype=torch.bfloat16)
