@@ -105,7 +105,8 @@ def _add_pages(app: FastAPI, browsed: Browsed, first_where: str) -> None:
 
 
 def _grid(browsed: Browsed, where: str, status: str, page: int) -> HTMLResponse:
-    error, view, keys = "", View(), []
+    error, view = "", View()
+    keys: list[str] = []
     try:
         view, keys = browsed.clips(where, status)
     except ValueError as found:

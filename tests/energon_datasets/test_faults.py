@@ -48,8 +48,10 @@ def remove_a_shard(dataset):
     return [row.key for row in rows_of(dataset, "shard_000000.tar")], "is not in latents/shard_000000.tar"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("break_it", [flip_a_byte, remove_a_member, cut_a_shard, remove_a_shard])
+@pytest.mark.parametrize(
+    ("break_it", "workers"),
+    [(flip_a_byte, 0), (remove_a_member, 0), (cut_a_shard, 0), (cut_a_shard, 2), (remove_a_shard, 0)],
+)
 def test_unreadable_clips_are_named_once_counted_and_left_out(copy, caplog, break_it, workers):
     broken, message = break_it(copy)
     with caplog.at_level(logging.WARNING), open_loader(config(copy, workers=workers, max_failed_share=0.6)) as loader:

@@ -79,7 +79,7 @@ def table_of(rows):
     return pa.Table.from_pylist([{"clip_id": f"c{i}"} | row for i, row in enumerate(rows)], schema=SMALL)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(ROWS, condition)
 def test_python_and_sql_choose_the_same_clips(rows, where):
     table, view = table_of(rows), View(where)
