@@ -94,7 +94,7 @@ def stations_of(facts: Facts) -> list[tuple[str, list[str]]]:
         ("dataset", [f"{tokens:,} tokens", f"{len(facts.index)} clips"] if facts.index else []),
         ("training", [f"{last['step']} steps", f"loss {last['loss']:.3f}"] if last else []),
         ("average", [f"exponent {average['gamma']:g}", f"loss {average['loss']:.3f}"] if "loss" in average else []),
-        ("mp4", [f"{len(facts.samples)} clips"] if facts.samples else []),
+        ("mp4", [_counted(len(facts.samples), "clip")] if facts.samples else []),
     ]
 
 
@@ -103,7 +103,7 @@ def _footage_lines(facts: Facts) -> list[str]:
     if not videos:
         return []
     seconds = sum(row["end_s"] - row["start_s"] for row in facts.clips or ())
-    return [f"{len(videos)} videos", f"{seconds / 60:.1f} min in shots"]
+    return [_counted(len(videos), "video"), f"{seconds / 60:.1f} min in shots"]
 
 
 def summary_of(facts: Facts) -> str:
@@ -111,14 +111,19 @@ def summary_of(facts: Facts) -> str:
     parts = []
     if facts.clips:
         videos = len({row["video"] for row in facts.clips})
-        parts.append(f"{len(facts.clips)} clips of {videos} videos were judged and {len(facts.kept)} kept.")
+        judged = f"{_counted(len(facts.clips), 'clip')} of {_counted(videos, 'video')}"
+        parts.append(f"{judged} were judged and {len(facts.kept)} kept.")
     if facts.history:
         parts.append(f"A diffusion transformer was trained on them for {facts.history[-1]['step']} steps.")
     if facts.held:
         parts.append(f"On clips it had not seen it is {_compared(facts.held[-1].gain)} the best linear denoiser.")
     if facts.samples:
-        parts.append(f"It then made {len(facts.samples)} clips of its own.")
+        parts.append(f"It then made {_counted(len(facts.samples), 'clip')} of its own.")
     return " ".join(parts) or "Nothing has been run in this folder yet."
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _compared(gain: float) -> str:
