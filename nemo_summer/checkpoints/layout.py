@@ -106,10 +106,15 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     flush_folder(path)
 
 
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name; -1 where it is none."""
+    found = STEP.fullmatch(path.name)
+    return int(found[1]) if found else -1
+
+
 def checkpoints_in(folder: Path) -> list[Path]:
     """Folders that carry a checkpoint's name, oldest first, whole or not."""
-    found = [(int(m[1]), path) for path in folder.glob("step_*") if (m := STEP.fullmatch(path.name)) and path.is_dir()]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in folder.glob("step_*") if step_of(path) >= 0 and path.is_dir()), key=step_of)
 
 
 def snapshots(folder: Path) -> list[Path]:

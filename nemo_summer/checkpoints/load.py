@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +125,9 @@ def read_weights(path: Path, check: bool = True) -> dict[str, Tensor]:
     weights = {
         name: torch.empty(at.size, dtype=at.properties.dtype) for name, at in metadata.state_dict_metadata.items()
     }
-    dcp.load(weights, storage_reader=dcp.FileSystemReader(path / layout.WEIGHTS), no_dist=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that one process reads, which is what we want
+        dcp.load(weights, storage_reader=dcp.FileSystemReader(path / layout.WEIGHTS), no_dist=True)
     return weights
 
 

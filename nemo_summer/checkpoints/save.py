@@ -60,7 +60,7 @@ def save(
         with all_agree(failure):
             if groups.is_first:
                 _commit(temporary, folder / name, _manifest(step, seals, groups))
-                thin(folder, keep_full, keep_every)
+                thin(folder, step, keep_full, keep_every)
     except BaseException:
         if groups.is_first:
             shutil.rmtree(temporary, ignore_errors=True)  # half a checkpoint would only fill the disk further
@@ -166,9 +166,13 @@ def _commit(temporary: Path, final: Path, manifest: Manifest) -> None:
     shutil.rmtree(grave, ignore_errors=True)
 
 
-def thin(folder: Path, keep_full: int, keep_every: int) -> None:
-    """Keeps the newest `keep_full` whole; of older ones the weights, where the step is a multiple of `keep_every`."""
-    for path in layout.snapshots(folder)[: -max(1, keep_full)]:
+def thin(folder: Path, step: int, keep_full: int, keep_every: int) -> None:
+    """Of the checkpoints up to `step`: the newest `keep_full` stay whole, older ones keep their weights or go.
+
+    Those of later steps do not count: they are damaged, or the run would have gone on from them.
+    """
+    upto = [path for path in layout.snapshots(folder) if layout.step_of(path) <= step]
+    for path in upto[: -max(1, keep_full)]:
         try:
             manifest = Manifest.read(path)
         except CheckpointError as error:

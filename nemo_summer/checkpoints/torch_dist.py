@@ -1,6 +1,8 @@
 """Megatron's torch_dist folders: written in this process alone, read without running what a pickle says."""
 
 import io
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +54,9 @@ def read(folder: Path, state: dict[str, Any], groups: ParallelGroups) -> dict[st
     strategy = dist_checkpointing.serialization.get_default_load_sharded_strategy(str(folder))
     if groups.dp_size > 1:
         strategy = FullyParallelLoadStrategyWrapper(strategy, groups.dp_cp_group)
-    return dist_checkpointing.load(state, str(folder), strategy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # megatron calls names that torch is about to rename
+        return dist_checkpointing.load(state, str(folder), strategy)
 
 
 class WriteInThisProcess(megatron_torch.TorchDistSaveShardedStrategy):
@@ -82,12 +86,12 @@ class NotingFiles(FileSystem):
     def __init__(self) -> None:
         self.failure: OSError | None = None
 
-    def note(self, error: OSError, path: str | Path) -> None:
+    def note(self, error: OSError, path: str | os.PathLike) -> None:
         error.filename = error.filename or str(path)
         self.failure = self.failure or error
 
     @contextmanager
-    def create_stream(self, path: str | Path, mode: str) -> Iterator[io.IOBase]:
+    def create_stream(self, path: str | os.PathLike, mode: str) -> Iterator[io.IOBase]:
         try:
             with NotingStream(io.FileIO(path, mode), self) as stream:
                 yield stream
@@ -101,11 +105,11 @@ class NotingStream(io.BufferedWriter):
 
     def __init__(self, raw: io.FileIO, files: NotingFiles) -> None:
         super().__init__(raw)
-        self._files = files
+        self._files, self._path = files, str(raw.name)
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            self._files.note(error, self.raw.name)
+            self._files.note(error, self._path)
             raise

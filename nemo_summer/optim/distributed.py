@@ -64,7 +64,8 @@ class SphereOptimizer(DistributedOptimizer):
         # The norm is summed over all ranks, so all of them see the same nan; without a loss scaler (float32, bfloat16)
         # megatron itself would step on it. One number that is not finite makes the norm so.
         if not math.isfinite(grad_norm):
-            log.warning("the gradient norm is %s: this update is skipped on all ranks", grad_norm)
+            if dist.get_rank() == 0:
+                log.warning("the gradient norm is %s: this update is skipped on all ranks", grad_norm)
             return False, grad_norm, None
         return self.step_with_ready_grads(), grad_norm, 0
 
@@ -269,7 +270,7 @@ def start_state(inner: torch.optim.Optimizer) -> None:
             if not inner.state[main]:
                 inner.state[main] = {"exp_avg": torch.zeros_like(main), "exp_avg_sq": torch.zeros_like(main)}
                 if USING_PYTORCH_OPTIMIZER:
-                    inner.state[main]["step"] = torch.tensor(0.0)
+                    inner.state[main]["step"] = torch.zeros((), device=main.device)
 
 
 def set_lr(optimizer: DistributedOptimizer, lr: float) -> None:

@@ -179,6 +179,8 @@ def go_on(groups: ParallelGroups, path: Path, dtype: torch.dtype = torch.float32
     """Two steps from a checkpoint, by a model that started elsewhere."""
     model, optimizer = build(groups, dtype)
     take_step(model, optimizer, groups, 99)
+    for group in optimizer.param_groups:
+        group["max_lr"] = 7.0  # a constant of this run, unlike that of the run that saved
     restored = load(path, model=model, optimizer=optimizer, groups=groups, **named)
     at_load = weights_of(model)
     for step in range(restored.step, STEPS):
@@ -187,6 +189,7 @@ def go_on(groups: ParallelGroups, path: Path, dtype: torch.dtype = torch.float32
         "at_load": at_load,
         "weights": weights_of(model),
         "extra": restored.extra,
+        "constants": sorted({group["max_lr"] for group in optimizer.param_groups}),
         "loader": restored.loader_state,
     }
 
@@ -267,6 +270,19 @@ def split_over_tensor_ranks(groups: ParallelGroups) -> dict[str, Any]:
     }
 
 
+def with_other_factors(groups: ParallelGroups, path: Path) -> str:
+    """What loading says where the middle blocks learn with another factor than in the run that saved."""
+    global OPTIM
+    kept, OPTIM = OPTIM, dataclasses.replace(OPTIM, middle_mult=0.5)
+    try:
+        go_on(groups, path)
+    except ValueError as error:
+        return str(error)
+    finally:
+        OPTIM = kept
+    return ""
+
+
 def main(folder: Path, mode: str) -> None:
     groups = start()
     results: dict[str, Any] = {}
@@ -284,6 +300,7 @@ def main(folder: Path, mode: str) -> None:
     else:
         results = {"one": go_on(groups, newest(folder / "one"))}
         results["two"] = go_on(groups, newest(folder / "two"), with_loader=False)
+        results["other factors"] = with_other_factors(groups, newest(folder / "one"))
     torch.save(results, folder / f"{mode}_{groups.rank}.pt")
     dist.barrier()
     stop(groups)

@@ -112,6 +112,12 @@ def test_a_checkpoint_of_two_ranks_goes_on_with_one_and_the_other_way_round(runs
     assert distance(to_two["weights"], runs["one_0"]["weights"]) < 1e-5
 
 
+def test_the_constants_of_this_run_stand_and_other_learning_rate_factors_are_refused(runs: dict[str, Any]) -> None:
+    assert runs["again_0"]["one"]["constants"] == [7.0]
+    said = runs["again_0"]["other factors"]
+    assert "the checkpoint has learning-rate factors" in said and "middle_mult" in said
+
+
 def test_the_loaders_place_of_other_ranks_is_refused_with_the_way_out(runs: dict[str, Any]) -> None:
     said = runs["two_0"]["refusal"]
     assert "1 data-parallel rank" in said and "this run has 2" in said and "ranks=1" in said

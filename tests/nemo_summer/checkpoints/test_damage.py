@@ -15,6 +15,7 @@ import torch.distributed.checkpoint as dcp
 from nemo_summer.checkpoints import layout
 from nemo_summer.checkpoints.layout import CheckpointError, Manifest
 from nemo_summer.checkpoints.load import newest, read_weights
+from nemo_summer.checkpoints.save import thin
 from tests.nemo_summer.checkpoints.folders import files_of, make_checkpoint, reseal, weights_at
 
 
@@ -105,6 +106,17 @@ def test_training_does_not_go_on_from_weights_alone_but_averages_read_them(two: 
     assert newest(two[0].parent) == two[0]
     assert layout.snapshots(two[0].parent) == list(two)
     torch.testing.assert_close(read_weights(two[1]), weights_at(200), rtol=0, atol=0)
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_the_whole_ones(two: tuple[Path, Path]) -> None:
+    late = make_checkpoint(two[0].parent, 900)
+    flip(late / "optimizer/__0_0.distcp")
+    thin(two[0].parent, step=200, keep_full=2, keep_every=1)
+    assert [Manifest.read(path).kind for path in (*two, late)] == ["full"] * 3
+    thin(two[0].parent, step=200, keep_full=1, keep_every=1)
+    assert [Manifest.read(path).kind for path in (*two, late)] == ["weights", "full", "full"]
+    assert files_of(two[0]) == ["weights/.metadata", "weights/__0_0.distcp"]
+    torch.testing.assert_close(read_weights(two[0]), weights_at(100), rtol=0, atol=0)
 
 
 def test_damaged_weights_are_not_read(two: tuple[Path, Path]) -> None:
