@@ -258,7 +258,7 @@ def _check_same(then: dict[str, Any], now: dict[str, Any]) -> None:
     if changed:
         raise ValueError(
             f"the loader cannot go on where it was, since its stream changed ({'; '.join(changed)}). "
-            "Set these back, or start a new run in another folder"
+            "Set these back, or begin the data anew with train.reset_data=true"
         )
 
 

@@ -204,7 +204,7 @@ def test_a_state_of_another_stream_is_refused_by_name(dataset, changes, argument
         state = loader.state()
     with open_loader(config(dataset, **changes), **arguments) as other, pytest.raises(ValueError) as caught:
         other.restore(state)
-    assert named in str(caught.value) and "start a new run" in str(caught.value)
+    assert named in str(caught.value) and "train.reset_data=true" in str(caught.value)
 
 
 def test_a_dataset_that_grew_is_refused_at_restore(copy):
