@@ -93,12 +93,12 @@ def build(recipe: Recipe, groups: ParallelGroups, opened: ExitStack) -> tuple[Ru
         loader=loader,
         log=opened.enter_context(log),
         stop=stop,
-        tasks=tasks_of(recipe),
+        tasks=tasks_of(recipe, groups),
     )
     return job, state
 
 
-def tasks_of(recipe: Recipe) -> list[Any]:
+def tasks_of(recipe: Recipe, groups: ParallelGroups) -> list[Any]:
     """Checkpoints first: a validation that fails must not cost the steps before it."""
     from energon_datasets.loader import read_validation
     from nemo_summer.training.tasks import Pictures, SaveCheckpoint
@@ -117,7 +117,7 @@ def tasks_of(recipe: Recipe) -> list[Any]:
     if held_out:
         tasks.append(Validate(packs=held_out, every=cfg.validate_every, steps=cfg.steps, out=out))
     if cfg.pictures_every:
-        tasks.append(Pictures(sample=_strip_of(recipe), every=cfg.pictures_every))
+        tasks.append(Pictures(sample=_strip_of(recipe, groups), every=cfg.pictures_every))
     return tasks
 
 
@@ -167,14 +167,15 @@ def refuse_changes(path: Path, then: dict[str, Any], now: dict[str, Any]) -> Non
         )
 
 
-def _strip_of(recipe: Recipe) -> Any:
+def _strip_of(recipe: Recipe, groups: ParallelGroups) -> Any:
     """Makes a strip of frames of the first prompt with the model as it stands, for TensorBoard."""
     import torch
 
     from nemo_summer.encoders.video_vae import load_codec
     from nemo_summer.sampler.sample import latent_shape, sample_latents, to_rgb
 
-    codec, text = load_codec(Path(recipe.data.path) / "codec"), recipe.text.build()
+    codec = load_codec(Path(recipe.data.path) / "codec", device=groups.device)
+    text = recipe.text.build(groups.device)
     cfg = replace(recipe.sample, steps=min(8, recipe.sample.steps))
     prompts = cfg.prompts[:1] or [""]
 

@@ -70,7 +70,7 @@ def test_killed_ranks_and_a_killed_launcher_end_with_the_weights_of_an_undisturb
     everyone = psutil.Process(first.pid).children(recursive=True)
     first.kill()  # the launcher itself: its ranks must not live on
     first.communicate(timeout=60)
-    gone, alive = psutil.wait_procs(everyone, timeout=20)
+    _, alive = psutil.wait_procs(everyone, timeout=20)
     assert not alive, f"left behind: {[p.cmdline() for p in alive if p.is_running()]}"
 
     second = start(data, out)
