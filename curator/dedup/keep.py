@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Enum
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from curator.records import Clip
 from curator.stage import GatherStage
 
 
-class Bucket(StrEnum):
-    NONE = "none"
-    WORDS = "words"
+class Bucket(Enum):
+    """Names in small letters: a recipe spells them so."""
+
+    none = "none"
+    words = "words"
 
 
 def quality(clip: Clip) -> int:
@@ -58,8 +60,8 @@ def look_alikes(
 ) -> dict[int, tuple[int, float]]:
     """For each row that looks like an earlier row that stays: that row's number and the cosine.
 
-    Rows come best first, each with the buckets it lies in; only rows that share a bucket are compared. A row is compared
-    only with rows that stay, so that a chain of small steps does not fold two different scenes into one.
+    Rows come best first, each with the buckets it lies in; only rows that share a bucket are compared, and only with
+    rows that stay, so that a chain of small steps does not fold two different scenes into one.
     """
     gone: dict[int, tuple[int, float]] = {}
     shelves: dict[str, Shelf] = {}
@@ -91,13 +93,13 @@ class KeepOne(GatherStage):
     name: str = "dedup"
     threshold: float = 0.93
     """Least cosine of two descriptors that counts as the same content; 1.01 keeps everything."""
-    bucket: Bucket = Bucket.WORDS
+    bucket: Bucket = Bucket.words
     """words: compare only clips that share at least two of their three words. none: compare all with all."""
 
     def process_all(self, records: Sequence[Clip]) -> list[Clip]:
         clips = [clip for clip in records if clip.dropped_by is None and clip.embedding]
         best_first = sorted(clips, key=lambda clip: (-quality(clip), clip.video, clip.start_s, clip.clip_id))
-        by_words = self.bucket is Bucket.WORDS
+        by_words = self.bucket is Bucket.words
         buckets = [buckets_of(clip.caption_words) if by_words else ["all"] for clip in best_first]
         vectors_NE = np.array([clip.embedding for clip in best_first], dtype=np.float32)
         found = look_alikes(vectors_NE, buckets, self.threshold)

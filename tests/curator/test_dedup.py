@@ -128,8 +128,8 @@ def test_the_search_finds_what_a_comparison_with_all_finds():
 def test_with_buckets_copies_may_differ_in_one_word_and_without_in_all():
     words = {"a": "red moving green", "b": "blue moving green", "c": "red moving green", "d": "blue still brown"}
     clips = [at(0, name, three) for name, three in words.items()]
-    assert fates(clips, bucket=Bucket.WORDS) == {"a": None, "b": "a", "c": "a", "d": None}
-    assert fates(clips, bucket=Bucket.NONE) == {"a": None, "b": "a", "c": "a", "d": "a"}
+    assert fates(clips, bucket=Bucket.words) == {"a": None, "b": "a", "c": "a", "d": None}
+    assert fates(clips, bucket=Bucket.none) == {"a": None, "b": "a", "c": "a", "d": "a"}
 
 
 def test_of_equally_good_copies_the_first_stays():

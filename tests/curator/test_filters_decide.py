@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from curator.captions.motion_words import CameraWords
+from curator.captions.rules import RuleCaptions
+from curator.dedup.embed import Embed
+from curator.dedup.keep import KeepOne
 from curator.filters.bars import FindBars
 from curator.filters.blur import Sharpness
 from curator.filters.decide import Decide
@@ -14,6 +17,7 @@ from curator.filters.motion import Motion
 from curator.filters.static import Static
 from curator.frames import read_span
 from curator.records import Status
+from nemo_summer.demo.footage import write_footage
 from tests.curator.made_clips import camera, clip_of
 
 GOOD = {"motion": 8.0, "static_share": 0.0, "sharpness": 200.0, "brightness": 0.5, "contrast": 0.2, "camera": "still"}
@@ -92,3 +96,37 @@ def test_the_default_limits_agree_with_the_truth_file():
             assert clip.dropped_by is None, (segment, clip.why_dropped)
         if "bars" in tags:
             assert clip.crop is not None and clip.crop[0] > 30 and clip.crop[1] < 330, segment
+
+
+@pytest.mark.slow
+def test_the_rules_drop_of_the_generated_footage_what_its_truth_says_and_nothing_else(tmp_path):
+    truth = write_footage(tmp_path)
+    clips, wanted = [], {}
+    for video in truth["videos"]:
+        for shot in video["shots"]:
+            if shot["drop"] == "short":
+                continue
+            margin_s = max(0.1, shot["transition_s"] / 2 + 0.05)
+            span = (shot["start_s"] + margin_s * bool(shot["shot"]), shot["end_s"] - 0.6)
+            frames, _ = read_span(tmp_path / video["video"], *span, fps=24, height=100)
+            fields = {"clip_id": f"{video['video']}-{shot['shot']}", "video": video["video"]}
+            fields |= {"source_height": video["height"], "source_width": video["width"]}
+            clip = clip_of(frames.rgb_THWC, **fields)
+            for stage in (
+                FindBars(),
+                Motion(),
+                Static(),
+                Sharpness(),
+                CameraWords(),
+                Decide(),
+                RuleCaptions(),
+                Embed(),
+            ):
+                clip = stage.process(clip)[0]
+            clips.append(replace(clip, frames=None))
+            wanted[clip.clip_id] = (shot["drop"], shot["camera"])
+    for clip in KeepOne().process_all(clips):
+        drop, camera_word = wanted[clip.clip_id]
+        assert clip.dropped_by == drop, (clip.clip_id, clip.why_dropped)
+        if drop is None:
+            assert clip.camera == camera_word, clip.clip_id
