@@ -38,7 +38,8 @@ class Verb:
     meaning: Mapping[str, str] = field(default_factory=dict)
     """what `input` and `out` are for this verb, where the recipe's own words are too general"""
     word: str = ""
-    """the key that a word without `=` sets"""
+    """the key that words without `=` set"""
+    word_shown: str = ""
 
 
 VERBS = {
@@ -102,9 +103,12 @@ VERBS = {
         "Needs no megatron.",
         ("input", "out", "seed", "sample.", "clip."),
         (
-            "summer sample out=out/toy",
-            "summer sample input=out/toy/export sample.prompts='[\"a red ball, rolling left\"]' sample.guidance=4",
+            "summer sample 'a red ball rolls to the left' 'a blue square, still'",
+            "summer sample 'a red ball' out=out/mine sample.guidance=4 sample.steps=16",
+            "summer sample input=out/toy/export sample.prompts='[\"a red ball\"]'",
         ),
+        word="sample.prompts",
+        word_shown="[PROMPT ...]",
         meaning={"out": "Folder of the run.", "input": "Another exported model than OUT/export."},
     ),
     "convert": Verb(
@@ -130,6 +134,7 @@ VERBS = {
         ("clip_id", "data.path"),
         ("summer explain flower-1a2b3c4d-00001200-00004800 data=out/toy/data",),
         word="clip_id",
+        word_shown="CLIP_ID",
     ),
 }
 
@@ -177,6 +182,7 @@ def worded(error: BaseException) -> str:
 def read_words(words: Sequence[str]) -> Command:
     """Sorts the words. ValueError for a verb or a flag that does not exist."""
     command = Command()
+    bare: list[str] = []
     for word in words:
         if word.startswith("-"):
             command.flags.add(_flag(word))
@@ -186,9 +192,24 @@ def read_words(words: Sequence[str]) -> Command:
             command.recipe = word.removeprefix("recipe=")
         elif word in ("json=true", "json=false"):
             command.flags |= {"json"} & {word.removesuffix("=true")}
+        elif "=" not in word and VERBS[command.verb].word:
+            bare.append(word)
         else:
-            command.overrides += _settings(command.verb, word)
+            command.overrides += _settings(word)
+    if bare:
+        command.overrides.append(_from_bare(VERBS[command.verb].word, bare))
     return command
+
+
+def _from_bare(key: str, bare: list[str]) -> str:
+    """Words without `=` as the setting that they stand for: one clip, or a list of prompts."""
+    if key == "sample.prompts":
+        from nemo_summer.config.composed import quoted
+
+        return f"{key}=[{','.join(quoted(word) for word in bare)}]"
+    if len(bare) > 1:
+        raise ValueError(f"one {key} at a time, not {len(bare)}: {' '.join(bare)}")
+    return f"{key}={bare[0]}"
 
 
 def _flag(word: str) -> str:
@@ -214,11 +235,9 @@ def _listed() -> str:
     return ", ".join(VERBS)
 
 
-def _settings(verb: str, word: str) -> list[str]:
+def _settings(word: str) -> list[str]:
     """The word as `key=value`, short names made long; `model=22b` sets each size of that preset."""
     key, equals, value = word.partition("=")
-    if not equals and VERBS[verb].word:
-        return [f"{VERBS[verb].word}={word}"]
     if key == "model" and equals and value[:1] not in "{$":
         from nemo_summer.dit.presets import PRESETS, preset
 
@@ -303,7 +322,7 @@ def _recipes() -> list[str]:
 def help_on(name: str) -> str:
     """`summer VERB --help`: what it does, its settings from the dataclasses, examples."""
     verb = VERBS[name]
-    word = f" {verb.word.upper()}" if verb.word else ""
+    word = f" {verb.word_shown}" if verb.word else ""
     options = " [json=true]" if name == "doctor" else " [recipe=NAME] [key=value ...]"
     lines = [
         f"summer {name}{word}{options}",

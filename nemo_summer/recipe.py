@@ -22,12 +22,20 @@ from nemo_summer.training.config import TrainConfig
 
 
 @dataclass(kw_only=True)
+class ViewConfig:
+    """The page of `summer view`."""
+
+    port: int = 8400
+    """Port on this machine; 0 takes any that is free."""
+
+
+@dataclass(kw_only=True)
 class DemoConfig:
     """The footage that `summer demo` draws where it is given none."""
 
-    videos: int = 12
+    videos: int = 14
     """How many videos are drawn."""
-    seconds: float = 180.0
+    seconds: float = 476.0
     """Length of all of them together."""
 
 
@@ -62,6 +70,7 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    view: ViewConfig = field(default_factory=ViewConfig)
     demo: DemoConfig = field(default_factory=DemoConfig)
 
     def __post_init__(self) -> None:

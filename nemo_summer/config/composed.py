@@ -6,16 +6,18 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import make_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nemo_summer.config.files import RecipeError, chain_of, find_recipe, shown
@@ -23,7 +25,7 @@ from nemo_summer.config.keys import (
     choice_word,
     described,
     exact_choice,
-    group_names,
+    groups_of,
     is_text,
     keys_of,
     nearest_key,
@@ -148,27 +150,27 @@ def _one_line(error: BaseException) -> str:
 def fit_values(schema: type, values: Mapping[str, Any], where: Where) -> dict[str, Any]:
     """`values` with choices spelt exactly. Raises RecipeError for a key or a value that does not fit `schema`."""
     kinds = {key.name: key.type for key in keys_of(schema)}
-    groups = group_names(schema)
+    groups = groups_of(schema)
 
-    def fit(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        fitted: dict[str, Any] = {}
+    def fit(group: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        inside: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         for name, value in values.items():
             key = prefix + name
             if key in kinds:
                 _refuse_odd_text(key, value, where)
-                fitted[name] = exact_choice(kinds[key], value)
+                own[name] = exact_choice(kinds[key], value)
             elif key not in groups:
                 raise RecipeError(f"{where(key)}there is no key {_whole(key, value)}; {_nearest(schema, key, value)}")
             elif isinstance(value, Mapping):
-                fitted[name] = fit(value, key + ".")
+                inside[name] = fit(groups[key], value, key + ".")
             else:
                 first = next(known for known in kinds if known.startswith(key + "."))
                 raise RecipeError(f"{where(key)}{key} is a group, not {shown(value)}: set its members, like {first}=")
-        return fitted
+        _check_types(group, own, prefix, where)
+        return own | inside
 
-    fitted = fit(values, "")
-    _check_types(schema, fitted, kinds, where)
-    return fitted
+    return fit(schema, values, "")
 
 
 def _whole(key: str, value: Any) -> str:
@@ -185,16 +187,21 @@ def _nearest(schema: type, key: str, value: Any) -> str:
     return nearest_key(schema, _whole(key, value))
 
 
-def _check_types(schema: type, fitted: dict[str, Any], kinds: Mapping[str, Any], where: Where) -> None:
-    try:
-        OmegaConf.merge(OmegaConf.structured(schema), fitted)
-    except OmegaConfBaseException as error:
-        full = str(error.full_key or "")
-        key = next((known for known in kinds if full == known or full.startswith((f"{known}[", f"{known}."))), full)
-        value = fitted
-        for part in key.split("."):
-            value = value.get(part, {})
-        raise RecipeError(f"{where(key)}{key}={shown(value)} is not {described(kinds.get(key, Any))}") from None
+def _check_types(group: type, own: dict[str, Any], prefix: str, where: Where) -> None:
+    """RecipeError for the first of the group's own settings whose value is not of its type."""
+    for name, value in own.items():
+        try:
+            OmegaConf.merge(_alone(group, name), {name: value})
+        except OmegaConfBaseException:
+            key = prefix + name
+            wanted = described(get_type_hints(group)[name])
+            raise RecipeError(f"{where(key)}{key}={shown(value)} is not {wanted}") from None
+
+
+@cache
+def _alone(group: type, name: str) -> DictConfig:
+    """A schema of one setting: quick to merge with, where the whole recipe's takes a tenth of a second."""
+    return OmegaConf.structured(make_dataclass(name, [(name, get_type_hints(group)[name], MISSING)]))
 
 
 def _refuse_odd_text(key: str, value: Any, where: Where) -> None:
@@ -241,7 +248,7 @@ def _checked_override(schema: type, word: str) -> str:
     if key.startswith(("+", "~")) or "@" in key:
         raise RecipeError(f"{word}: settings can be set, not added or removed: write {key.strip('+~')}=...")
     if is_text(kinds.get(key)) and not value.startswith(("'", '"')) and value != "null":
-        word = f'{key}="{_escaped(value)}"'
+        word = f"{key}={quoted(value)}"
     parsed = _parsed(word, kinds.get(key))
     fitted = fit_values(schema, _nested(key, parsed.value()), lambda _: "")
     choice = _value_at(fitted, key)
@@ -256,7 +263,9 @@ def _parsed(word: str, kind: Any) -> Override:
     except HydraException:
         parsed = None
     if parsed is None:
-        raise RecipeError(f"{shown_word(key, value)}: the value cannot be read as {described(kind or Any)}")
+        wanted = described(kind or Any)
+        example = f""", like {key}='["one","two"]'""" if wanted == "a list of texts" else ""
+        raise RecipeError(f"{shown_word(key, value)}: the value cannot be read as {wanted}{example}")
     if parsed.is_sweep_override():
         wanted = f"a list is written {key}=[{value}]" if described(kind).startswith("a list") else "give one value"
         raise RecipeError(f"{shown_word(key, value)}: {wanted}")
@@ -268,9 +277,9 @@ def shown_word(key: str, value: str) -> str:
     return word if len(word) <= 80 else word[:77] + "..."
 
 
-def _escaped(text: str) -> str:
-    """Text between double quotes in Hydra's grammar: backslashes count only before a quote or at the end."""
-    return re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text)
+def quoted(text: str) -> str:
+    """Text in double quotes for Hydra's grammar, in which backslashes count only before a quote or at the end."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text) + '"'
 
 
 def _perhaps(schema: type, word: str) -> str:

@@ -8,9 +8,9 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,31 +21,37 @@ class Key:
 
     name: str
     type: Any
-    default: Any
-    doc: str
-    """The docstring under the field, on one line; empty where there is none."""
+    group: type
+    """The dataclass whose field it is."""
+
+    @property
+    def doc(self) -> str:
+        """The docstring under the field, on one line; empty where there is none."""
+        return field_docs(self.group).get(self.name.rpartition(".")[2], "")
 
 
-def keys_of(schema: type, prefix: str = "") -> Iterator[Key]:
+@cache
+def keys_of(schema: type, prefix: str = "") -> tuple[Key, ...]:
     """Every setting of `schema` and of the dataclasses inside it, in the order of their definition."""
-    hints, docs = typing.get_type_hints(schema), field_docs(schema)
+    hints, keys = typing.get_type_hints(schema), []
     for entry in fields(schema):
         kind = hints[entry.name]
-        if is_dataclass(kind):
-            yield from keys_of(kind, f"{prefix}{entry.name}.")
-        else:
-            yield Key(prefix + entry.name, kind, _default_of(entry), docs.get(entry.name, ""))
+        inside = is_dataclass(kind)
+        keys += keys_of(kind, f"{prefix}{entry.name}.") if inside else [Key(prefix + entry.name, kind, schema)]
+    return tuple(keys)
 
 
-def group_names(schema: type, prefix: str = "") -> list[str]:
-    """The dotted names of the dataclasses inside `schema`."""
-    hints, names = typing.get_type_hints(schema), []
+@cache
+def groups_of(schema: type, prefix: str = "") -> dict[str, type]:
+    """The dataclasses inside `schema` by dotted name."""
+    hints, groups = typing.get_type_hints(schema), {}
     for entry in fields(schema):
         if is_dataclass(kind := hints[entry.name]):
-            names += [prefix + entry.name, *group_names(kind, f"{prefix}{entry.name}.")]
-    return names
+            groups |= {prefix + entry.name: kind, **groups_of(kind, f"{prefix}{entry.name}.")}
+    return groups
 
 
+@cache
 def field_docs(schema: type) -> dict[str, str]:
     """The string under each field of a dataclass, on one line, from its source."""
     try:
@@ -60,14 +66,10 @@ def field_docs(schema: type) -> dict[str, str]:
     return docs
 
 
-def _default_of(entry: Field) -> Any:
-    return entry.default_factory() if entry.default_factory is not MISSING else entry.default
-
-
 def nearest_key(schema: type, wrong: str) -> str:
     """What to say about a key that does not exist: the nearest one that does, else those of its group."""
     names = [key.name for key in keys_of(schema)]
-    every = names + group_names(schema)
+    every = names + list(groups_of(schema))
     if near := difflib.get_close_matches(wrong, every, n=1, cutoff=0.75):
         return f"did you mean {near[0]}?"
     parent, _, last = wrong.rpartition(".")

@@ -56,7 +56,7 @@ def test_the_examples_of_the_help_are_commands_that_compose(verb: str) -> None:
         program, *words = shlex.split(example)
         command = cli.read_words(words)
         assert (program, command.verb) == ("summer", verb)
-        recipe_for(command.verb, command.recipe, command.overrides)
+        cli.composed(command)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -104,6 +104,8 @@ def test_a_clip_of_the_paper_has_9680_tokens() -> None:
         (["train", "name=../up"], "name='../up' names a folder"),
         (["train", "codec.kind=vae"], "codec.kind='vae' is not one of embedded, wan"),
         (["train", "stray"], "'stray' is not key=value"),
+        (["explain", "a", "b"], "one clip_id at a time"),
+        (["sample", "sample.prompts=[a"], """like sample.prompts='["one","two"]'"""),
         (["curate", "out=${oc.env:HOME}"], "not compute or read the environment"),
     ],
 )
