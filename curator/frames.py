@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import stat
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain, dropwhile, takewhile
 from pathlib import Path
 
 import av
@@ -38,12 +41,16 @@ SAME_INSTANT_S = 1e-3
 """Two times closer than this are one: containers round to a millisecond."""
 
 
+SEEK_BACK_S = (1.0, 10.0, float("inf"))
+"""How far before a span to begin reading, tried in turn."""
+
+
 class Decoder(StrEnum):
     PYAV = "pyav"
     NVDEC = "nvdec"
 
 
-class CannotRead(ValueError):
+class CannotRead(ValueError):  # noqa: N818
     """What is wrong with a file, in words that follow the file's name, and `reason`, under which it is counted."""
 
     def __init__(self, reason: str, finding: str) -> None:
@@ -121,14 +128,14 @@ def scan(path: Path, height: int, max_pixels: int = MAX_PIXELS) -> Iterator[Pict
     """Every frame of the video, first to last, at `height` rows (never enlarged)."""
     with _opened(path, max_pixels) as container:
         stream = _video_stream(container)
-        yield from _pictures(container, stream, height)
+        yield from _pictures(_timed(container, stream), stream, height)
 
 
 def read_span(
     path: Path, start_s: float, end_s: float, fps: float, height: int, decoder: Decoder = Decoder.PYAV
 ) -> tuple[Frames, int]:
-    """`round((end - start) fps)` frames of [start, end), each the frame nearest in time to `start + i/fps`, and how many
-    of the frames read are broken.
+    """`round((end - start) fps)` frames of [start, end), each the frame nearest in time to `start + i/fps`, and how
+    many of the frames read are broken.
 
     Only frames whose own time lies in the span are taken, so that no neighbouring shot shows at either end. Rates that
     differ or vary repeat or skip frames; nothing is blended.
@@ -142,7 +149,7 @@ def read_span(
 
 
 def nearest(pictures: Iterable[Picture], wanted_s: Sequence[float]) -> tuple[list[Picture], int]:
-    """For each wanted time the picture nearest to it, of two equally near the earlier; and how many pictures are broken.
+    """For each wanted time the picture nearest to it, of two equally near the earlier; and how many are broken.
 
     Both come sorted by time, so a picture that nothing wants is let go at once. Empty where there is no picture.
     """
@@ -174,7 +181,26 @@ def _opened(path: Path, max_pixels: int) -> av.container.InputContainer:
         name = f"file:{os.path.abspath(path)}"
         return av.open(name, format=kind, container_options=limits, options={"max_pixels": str(max_pixels)})
     except (FFmpegError, ValueError) as fault:
+        if kind == "mov" and not _has_index(path):
+            raise CannotRead("truncated", "has no index (moov): it was cut off, or never finished") from fault
         raise CannotRead("unreadable", f"cannot be opened as {kind} ({_words(fault)})") from fault
+
+
+def _has_index(path: Path) -> bool:
+    """Whether an mp4 has a whole `moov` box; without it nothing says where its frames are."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place + 8 <= size:
+            file.seek(place)
+            length, name = struct.unpack(">I4s", file.read(8))
+            if length == 1:  # the true length follows, in 8 bytes
+                length = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))[0]
+            if name == b"moov":
+                return place + length <= size
+            if length < 8:
+                return False
+            place += length
+    return False
 
 
 def _words(fault: Exception) -> str:
@@ -201,6 +227,10 @@ def _video_stream(container: av.container.InputContainer) -> av.video.stream.Vid
 def _duration_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float:
     if stream.duration:
         return float(stream.duration * stream.time_base)
+    # Matroska's own length is that of its longest stream; the one of the video may stand in a tag, hh:mm:ss.
+    tag = stream.metadata.get("DURATION", "").split(":")
+    if len(tag) == 3 and all(re.fullmatch(r"[0-9]+(\.[0-9]+)?", part) for part in tag):
+        return sum(float(part) * unit for part, unit in zip(tag, (3600.0, 60.0, 1.0)))
     return container.duration / av.time_base if container.duration else 0.0
 
 
@@ -240,29 +270,32 @@ def _decoded(
         yield from frames
 
 
-def _pictures(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    height: int,
-    from_s: float = 0.0,
-    until_s: float = float("inf"),
-) -> Iterator[Picture]:
-    """Frames with times in [from, until), upright, at `height` rows or less."""
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    time_s: float
+    frame: av.VideoFrame
+    broken: bool
+
+
+def _timed(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> Iterator[_Timed]:
+    """Every frame that decodes with its time from the beginning; broken too where one before it did not decode."""
     origin = stream.start_time or 0
     step_s = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
-    next_s, failed = 0.0, False
+    next_s, begun, failed = 0.0, False, False
     for frame in _decoded(container, stream):
         if frame is None:
-            failed = True
+            failed = begun  # after a jump the first packets may lean on ones that were not read
             continue
         # A frame without a time stands one frame after its predecessor.
         time_s = float((frame.pts - origin) * frame.time_base) if frame.pts is not None else next_s
-        next_s = time_s + step_s
-        if time_s >= until_s - SAME_INSTANT_S:
-            return
-        broken, failed = failed or frame.is_corrupt, False
-        if time_s >= from_s - SAME_INSTANT_S:
-            yield Picture(time_s, _upright(frame, _shown_size(stream, frame), height), broken)
+        yield _Timed(time_s, frame, failed or frame.is_corrupt)
+        next_s, begun, failed = time_s + step_s, True, False
+
+
+def _pictures(timed: Iterable[_Timed], stream: av.video.stream.VideoStream, height: int) -> Iterator[Picture]:
+    """The frames upright, at `height` rows or less."""
+    for item in timed:
+        yield Picture(item.time_s, _upright(item.frame, _shown_size(stream, item.frame), height), item.broken)
 
 
 def _upright(frame: av.VideoFrame, shown: tuple[int, int], height: int) -> np.ndarray:
@@ -276,13 +309,23 @@ def _upright(frame: av.VideoFrame, shown: tuple[int, int], height: int) -> np.nd
 
 
 def _span_by_pyav(path: Path, start_s: float, end_s: float, height: int) -> Iterator[Picture]:
-    with _opened(path, MAX_PIXELS) as container:
-        stream = _video_stream(container)
-        origin = stream.start_time or 0
-        if start_s > 0:
-            # Lands on the key frame at or before; some containers land later, so one second in hand.
-            container.seek(origin + int(max(0.0, start_s - 1.0) / stream.time_base), stream=stream, backward=True)
-        yield from _pictures(container, stream, height, start_s, end_s)
+    """The pictures of [start, end), read from a key frame before it."""
+    first_s, last_s = start_s - SAME_INSTANT_S, end_s - SAME_INSTANT_S
+    for back_s in SEEK_BACK_S:
+        with _opened(path, MAX_PIXELS) as container:
+            stream = _video_stream(container)
+            timed = _timed(container, stream)
+            if start_s > back_s:
+                jump = int((start_s - back_s) / stream.time_base)
+                container.seek((stream.start_time or 0) + jump, stream=stream, backward=True)
+                first = next(timed, None)
+                # Some containers (mpegts) jump to where no key frame is: then from further back.
+                if first is None or first.time_s > first_s:
+                    continue
+                timed = chain([first], timed)
+            inside = takewhile(lambda t: t.time_s < last_s, dropwhile(lambda t: t.time_s < first_s, timed))
+            yield from _pictures(inside, stream, height)
+            return
 
 
 def nvdec_is_here() -> bool:

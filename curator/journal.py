@@ -21,9 +21,9 @@ from curator.whole_files import STOPS_THE_RUN, cannot_write
 class Journal:
     """The finished outcomes of one part of the way, in one file that only grows.
 
-    A line is a digest and what it is the digest of. A line that a kill cut off does not fit its digest: it is taken away,
-    and its record is done again. The file's name holds a fingerprint of everything that the outcomes depend on besides
-    the record itself, so other settings begin another journal.
+    A line is a digest and what it is the digest of. A line that a kill cut off does not fit its digest: it is taken
+    away, and its record is done again. The file's name holds a fingerprint of everything that the outcomes depend on
+    besides the record itself, so other settings begin another journal.
     """
 
     def __init__(self, folder: Path, part: str, fingerprint: str) -> None:
@@ -93,7 +93,7 @@ PLACES = ("root", "out", "resources", "batch_size")
 
 
 def fingerprint_of(stages: Sequence[Stage], *digests: str) -> str:
-    """One digest over the stages' settings, the curator's program text and `digests`: if any of them changes, it does."""
+    """One digest over the stages' settings, the curator's program and `digests`: if one of them changes, it does."""
     settings = [
         [repr(getattr(stage, f.name)) for f in fields(stage) if f.init and f.name not in PLACES] for stage in stages
     ]

@@ -1,14 +1,12 @@
-"""The way from raw footage to a dataset, as a list of stages, and the walk along it."""
+"""The way from raw footage to a dataset, as a list of stages, and the command that walks it."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +23,18 @@ from curator.filters.blur import Sharpness
 from curator.filters.decide import Decide
 from curator.filters.motion import Motion
 from curator.filters.static import Static
-from curator.journal import Journal, claimed, fingerprint_of
+from curator.journal import claimed, fingerprint_of
 from curator.latents.encode import EncodeLatents
 from curator.latents.fit import FitCodec
 from curator.manifest import Manifest, library_versions, read_manifest, tally
-from curator.progress import with_bar
 from curator.raw_videos.find import FindConfig, find_videos
 from curator.raw_videos.probe import ProbeConfig
-from curator.records import Clip, Video, as_text, digest_of
 from curator.runners import Runner, RunnerConfig, open_runner
 from curator.shards.split import Split
 from curator.shards.thumbs import Thumbs
 from curator.shards.write import WriteShards
-from curator.stage import GatherStage, Stage
+from curator.stage import Stage
+from curator.walk import walk
 from energon_datasets.shard_schema import DATASET_FILE
 from nemo_summer.encoders.text import TextConfig
 from nemo_summer.encoders.video_vae import CodecConfig
@@ -122,8 +119,8 @@ def curate(
 ) -> Manifest:
     """Makes the dataset `out` of the videos in `input`; the manifest that was also written to `out`.
 
-    The same call on a finished folder returns at once; after a kill it goes on. A video or clip that fails is counted and
-    named in the manifest. ValueError where `input` is no folder, `out` is in use, or the disk is full.
+    The same call on a finished folder returns at once; after a kill it goes on. A video or clip that fails is counted
+    and named in the manifest. ValueError where `input` is no folder, `out` is in use, or the disk is full.
     """
     input, out = Path(os.path.abspath(input)), Path(os.path.abspath(out))
     began = time.perf_counter()
@@ -159,79 +156,6 @@ def empty_advice(cfg: CurateConfig) -> str:
     return (
         f"set input= to a folder with {', '.join(cfg.find.suffixes[:4])} or other files named in curate.find.suffixes"
     )
-
-
-def walk(
-    way: Sequence[Stage], videos: Sequence[Video], out: Path, runner: Runner
-) -> tuple[list[Video | Clip], dict[str, float]]:
-    """All records after the last stage, in the order of the videos and of the clips in them, and the seconds per stage.
-
-    Stages up to the next that gathers stream: a video's clips are decoded while the next video is searched for shots.
-    What is done is in the journal, so a killed run loses the records that were being worked on and no more.
-    """
-    records: list[Video | Clip] = list(videos)
-    seconds: dict[str, float] = {}
-    passed: list[Stage] = []
-    gathered = ""
-    for gathers, part in groupby(way, key=lambda stage: isinstance(stage, GatherStage)):
-        group = list(part)
-        passed += group
-        if gathers:
-            for stage in group:
-                records = _gather(stage, records, seconds)
-            # What follows may depend on all records: the codec is fitted on them.
-            gathered = digest_of("\n".join(as_text(record) for record in records).encode())
-        else:
-            journal = Journal(out / "work" / "journal", group[0].name, fingerprint_of(passed, gathered))
-            records = _stream(group, records, journal, out, runner, seconds)
-    return records, seconds
-
-
-def _gather(stage: Stage, records: list[Video | Clip], seconds: dict[str, float]) -> list[Video | Clip]:
-    """`records` after a stage that sees all of its kind at once; the others keep their places."""
-    assert isinstance(stage, GatherStage)
-    began = time.perf_counter()
-    stage.setup_on_node()
-    stage.setup()
-    after = iter(stage.process_all([r for r in records if isinstance(r, stage.takes)]))
-    records = [next(after) if isinstance(r, stage.takes) else r for r in records]
-    assert next(after, None) is None, f"stage {stage.name} gave more records than it got"
-    seconds[stage.name] = time.perf_counter() - began
-    return records
-
-
-def _stream(
-    group: list[Stage],
-    records: list[Video | Clip],
-    journal: Journal,
-    out: Path,
-    runner: Runner,
-    seconds: dict[str, float],
-) -> list[Video | Clip]:
-    """`records` after stages that take them one by one. Dropped clips that come in stay as they are."""
-    outcomes: dict[int, tuple[Video | Clip, ...]] = {}
-    todo: list[int] = []
-    for place, record in enumerate(records):
-        if not isinstance(record, group[0].takes) or (isinstance(record, Clip) and record.dropped_by):
-            outcomes[place] = (record,)
-        elif (done := journal.of(record, out)) is not None:
-            outcomes[place] = done.records
-            _add(seconds, done.seconds)
-        else:
-            todo.append(place)
-    waiting = [records[place] for place in todo]
-    place_of = {id(record): place for record, place in zip(waiting, todo)}
-    finished = len(records) - len(todo)
-    for outcome in with_bar(runner(group, waiting), waiting, finished, group[0].name):
-        journal.add(outcome)
-        outcomes[place_of[id(outcome.source)]] = outcome.records
-        _add(seconds, outcome.seconds)
-    return [record for place in range(len(records)) for record in outcomes[place]]
-
-
-def _add(seconds: dict[str, float], spent: dict[str, float]) -> None:
-    for stage, s in spent.items():
-        seconds[stage] = seconds.get(stage, 0.0) + s
 
 
 def finished_manifest(out: Path, fingerprint: str) -> Manifest | None:

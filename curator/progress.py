@@ -28,7 +28,7 @@ def weight_of(record: Video | Clip) -> int:
 
 
 def with_bar(outcomes: Iterable[Outcome], todo: list[Video | Clip], done: int, what: str) -> Iterator[Outcome]:
-    """`outcomes` as they are, with a bar, the rate and the time left while they come. `done` records were finished before."""
+    """`outcomes` as they are, with a bar, the rate and the time left. `done` records were finished before."""
     if not sys.stderr.isatty() or not todo:
         yield from outcomes
         return

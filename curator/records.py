@@ -125,7 +125,7 @@ class Clip:
 
 
 def video_id_of(name: str, digest: str) -> str:
-    """A key of `[a-z0-9_-]` that a person can read: the file's name made plain, and eight digits of its content's hash."""
+    """A key of `[a-z0-9_-]` that a person can read: the file's name made plain, and eight digits of its hash."""
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:40]
     return f"{plain or 'video'}-{digest[:8]}"
 
@@ -152,7 +152,7 @@ def as_text(record: Video | Clip) -> str:
 
 
 def from_text(text: str) -> Video | Clip:
-    """The record that `as_text` wrote. Lists become tuples again; a field that this version does not know is an error."""
+    """The record that `as_text` wrote. Lists become tuples again; an unknown field is an error."""
     values = json.loads(text)
     kind = {"Video": Video, "Clip": Clip}[values.pop("kind")]
     return kind(**{name: _tuples(value) for name, value in values.items()})

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from curator.records import Clip, Video, as_text, failed, from_text
-from curator.stage import Outcome, Stage
+from curator.stage import Outcome, Stage, add_seconds
 from curator.whole_files import STOPS_THE_RUN, CannotWrite, cannot_write
 
 Record = Video | Clip
@@ -125,13 +125,8 @@ def run_inline(stages: Sequence[Stage], records: Sequence[Record]) -> Iterator[O
             parts = [carry(group, record) for record in now]
             now = [record for after, _ in parts for record in after]
             for _, spent in parts:
-                _add(seconds, spent)
+                add_seconds(seconds, spent)
         yield Outcome(source, tuple(now), seconds)
-
-
-def _add(seconds: dict[str, float], spent: dict[str, float]) -> None:
-    for stage, s in spent.items():
-        seconds[stage] = seconds.get(stage, 0.0) + s
 
 
 # --- on Ray ---------------------------------------------------------------------------------------------------------
@@ -139,7 +134,7 @@ def _add(seconds: dict[str, float], spent: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def ray_started(cfg: RunnerConfig) -> Iterator[None]:
-    """A Ray of our own, on this machine, with a token, without dashboard, in its own folder; or the cluster at `address`."""
+    """A Ray of our own on this machine, with a token and without dashboard; or the cluster at `address`."""
     if cfg.address != "local":
         import ray
 
@@ -161,7 +156,7 @@ def ray_started(cfg: RunnerConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """What Ray reads while it is imported and started: a token of this run, which only this user can read; no chatter."""
+    """What Ray reads while it is imported and started: a token of this run, which only this user can read."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
@@ -217,7 +212,7 @@ class _Worker:
             records, seconds = carry(self.stages, record)
         except CannotWrite as fault:
             return [row | {"stop": str(fault)}]
-        _add(seconds, json.loads(row["seconds"]))
+        add_seconds(seconds, json.loads(row["seconds"]))
         assert len(records) == 1 or row["place"] == 0, "only the first group may cut a record into several"
         texts = [as_text(record) for record in records]
         spent = [json.dumps(seconds)] + ["{}"] * len(texts)
@@ -289,5 +284,5 @@ def _outcome(source: Record, arrived: dict[int, dict[str, Any]], groups: list[li
     records = [came.get(place) or _lost(before, groups[-1]) for place, before in enumerate(expected)]
     seconds: dict[str, float] = {}
     for row in arrived.values():
-        _add(seconds, json.loads(row["seconds"]))
+        add_seconds(seconds, json.loads(row["seconds"]))
     return Outcome(source, tuple(records), seconds)

@@ -11,7 +11,7 @@ from curator.records import Clip, Video
 
 @dataclass(kw_only=True)
 class Resources:
-    """What one worker of a stage occupies. Not frozen, since stages are settings too and OmegaConf must fill them in."""
+    """What one worker of a stage occupies. Not frozen: stages are settings too, and OmegaConf fills them in."""
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -29,6 +29,12 @@ class Outcome:
     """time spent, by stage"""
 
 
+def add_seconds(seconds: dict[str, float], spent: dict[str, float]) -> None:
+    """Adds `spent` to `seconds`, stage by stage."""
+    for stage, s in spent.items():
+        seconds[stage] = seconds.get(stage, 0.0) + s
+
+
 @dataclass(kw_only=True)
 class Stage:
     """One step over records that come one at a time; the same record always gives the same result.
@@ -38,7 +44,7 @@ class Stage:
     """
 
     takes: ClassVar[type[Video] | type[Clip]] = Clip
-    """The kind of record this stage works on; neighbours that take the same kind share a worker, and with it the frames."""
+    """The kind of record this stage works on; neighbours that take the same kind share a worker, and so the frames."""
 
     name: str = ""
     resources: Resources = field(default_factory=Resources)

@@ -13,7 +13,7 @@ STOPS_THE_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO
 """Faults of the disk, not of a video: the next record would fail as well."""
 
 
-class CannotWrite(ValueError):
+class CannotWrite(ValueError):  # noqa: N818
     """The output cannot be written; the line names the path, the fault, and what to do."""
 
 
@@ -30,7 +30,7 @@ def cannot_write(path: Path | str, fault: OSError) -> CannotWrite:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes `path` when the block ends well, and is removed when it does not.
+    """A temporary path in the same folder that becomes `path` when the block ends well, and is removed otherwise.
 
     It keeps the suffix, since writers choose the format by it. `CannotWrite` where the disk refuses.
     """

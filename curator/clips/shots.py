@@ -19,7 +19,7 @@ class ShotsConfig:
     height: int = 96
     """Rows at which the video is looked through."""
     cut_ratio: float = 3.0
-    """A cut changes the picture this many times as much as the frames around it do (PySceneDetect's adaptive detector)."""
+    """A cut changes the picture this many times as much as the frames around it do (PySceneDetect, adaptive)."""
     cut_change: float = 15.0
     """... and by at least this much, mean change of hue, saturation and luma of 255."""
     black_below: float = 12.0
@@ -136,8 +136,9 @@ def shots_between(
 
 def missing(video: Video, count: int, end_s: float, share: float) -> str | None:
     """What a file lacks of what it claims, in words; `None` where it is whole."""
-    if count < video.frame_count * (1 - share) - 2:
-        return f"ends early: {count} of {video.frame_count} frames decode"
-    if not video.frame_count and end_s < video.duration_s * (1 - share) - 0.5:
-        return f"ends early: {end_s:.2f} of {video.duration_s:.2f} s decode"
-    return None
+    if video.duration_s and end_s >= video.duration_s * (1 - share) - 0.1:
+        return None  # some containers count frames that were left out; what reaches the end is whole
+    if video.frame_count:
+        whole = count >= video.frame_count * (1 - share) - 2
+        return None if whole else f"ends early: {count} of {video.frame_count} frames decode"
+    return f"ends early: {end_s:.2f} of {video.duration_s:.2f} s decode" if video.duration_s else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from curator.names import readable
-from curator.records import Video, digest_of, video_id_of
+from curator.records import Video, digest_of, failed, video_id_of
 
 WHOLE_UP_TO_BYTES = 64 << 20
 SAMPLE_BYTES = 1 << 20
@@ -36,11 +36,11 @@ class Found:
 
 
 def find_videos(root: Path, cfg: FindConfig, skip: Path | None = None) -> Found:
-    """The videos in and below `root` sorted by path, each content once; nothing inside the folder `skip` (the output)."""
+    """The videos in and below `root` by path, each content once; nothing inside the folder `skip` (the output)."""
     if not root.is_dir():
         raise ValueError(f"input={str(root)!r} is not a folder: set input= to the folder with the videos")
     videos: dict[str, Video] = {}
-    failed, duplicates, others = [], [], 0
+    unreadable, duplicates, others = [], [], 0
     for path in sorted(_files(root, skip)):
         if path.suffix.lower().lstrip(".") not in cfg.suffixes:
             others += 1
@@ -49,27 +49,23 @@ def find_videos(root: Path, cfg: FindConfig, skip: Path | None = None) -> Found:
         try:
             digest, size = content_digest(path)
         except OSError as fault:
-            why = f"{name!r} cannot be read ({os.strerror(fault.errno or 0)}): see to its rights, or take it out of input="
-            failed.append(
-                Video(
-                    name,
-                    video_id_of(path.stem, digest_of(name.encode())),
-                    error=why,
-                    reason="unreadable",
-                    failed_in="find",
-                )
-            )
+            unreadable.append(_unreadable(name, path, fault))
             continue
         video = Video(name, video_id_of(path.stem, digest), root=str(root), size_bytes=size)
         if digest in videos:
             duplicates.append((name, videos[digest].path))
         else:
             videos[digest] = video
-    return Found(tuple(videos.values()), tuple(failed), tuple(duplicates), others)
+    return Found(tuple(videos.values()), tuple(unreadable), tuple(duplicates), others)
+
+
+def _unreadable(name: str, path: Path, fault: OSError) -> Video:
+    finding = f"cannot be read ({os.strerror(fault.errno or 0)}): see to its rights, or take it out of input="
+    return failed(Video(name, video_id_of(path.stem, digest_of(name.encode()))), "find", "unreadable", finding)
 
 
 def content_digest(path: Path) -> tuple[str, int]:
-    """Hash of size and content, and the size in bytes. Files above 64 MiB: 64 evenly spread MiB, first and last among them."""
+    """Hash of size and content, and the size in bytes. Files above 64 MiB: 64 evenly spread MiB."""
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
         return digest_of(f"{path.name} is not a regular file".encode()), 0  # probe says so; opening a pipe would wait
