@@ -202,7 +202,7 @@ def histogram(values: Sequence[float], unit: str, bins: int = 8) -> Markup:
 
 def way(stations: Sequence[tuple[str, Sequence[str]]], vertical: bool) -> Markup:
     """Stations joined by arrows, each with its lines of numbers: one row on wide screens, one column on phones."""
-    box_w, box_h, gap = (300, 74, 26) if vertical else (150, 86, 26)
+    box_w, box_h, gap = (300, 84, 26) if vertical else (150, 86, 26)
     parts = []
     for place, (name, told) in enumerate(stations):
         x, y = (0, place * (box_h + gap)) if vertical else (place * (box_w + gap), 0)

@@ -367,21 +367,23 @@ def average_of(facts: Facts) -> dict[str, Any] | None:
 
 
 def band_of(facts: Facts) -> dict[str, Any] | None:
-    """The last measured rotation of each weight's rows between its predicted bounds."""
+    """The median rotation of each weight's rows between its predicted bounds, over steps at the highest rate."""
     measured = [line for line in facts.history or () if line.get("rotation") and line.get("band")]
     if not measured:
         return None
-    line = measured[-1]
-    rows = [
-        (name.removesuffix(".weight"), *line["band"][name], angle)
-        for name, angle in line["rotation"].items()
-        if name in line["band"]
-    ]
+    highest = max(line["lr"] for line in measured)
+    lines = [line for line in measured if line["lr"] > 0.99 * highest]
+    rows = []
+    for name, (low, high) in lines[-1]["band"].items():
+        angles = [line["rotation"][name] for line in lines if name in line["rotation"]]
+        rows.append((name.removesuffix(".weight"), low, high, statistics.median(angles)))
     inside = sum(low <= angle <= high for _, low, high, angle in rows)
+    least, most = (pick(angle / low for _, low, _, angle in rows) for pick in (min, max))
     return {
-        "sentence": "Rows of these weights have length 1, so a step can only turn them. At step "
-        f"{line['step']} the rows of {inside} of {len(rows)} weights turn by an angle between what pure noise (left "
-        "end) and perfectly agreeing gradients (right end) would give.",
+        "sentence": "Rows of these weights have length 1, so a step can only turn them. The band reaches from the "
+        "angle that pure noise would give (left end) to that of perfectly agreeing gradients (right end); the dot is "
+        f"the median of {len(lines)} measured steps at the highest learning rate. {inside} of {len(rows)} weights lie "
+        f"inside; the angles are {least:.2f} to {most:.2f} times the left end.",
         "chart": charts.bands(rows, "mean angle in radians"),
     }
 

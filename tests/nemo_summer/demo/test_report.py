@@ -75,7 +75,7 @@ def test_the_numbers_of_the_page_are_those_of_the_files(page, out):
     history = [json.loads(line) for line in (out / "train" / "history.jsonl").read_text().splitlines()]
     assert f"{history[-1]['step']} steps" in page.text and f"loss {history[-1]['loss']:.3f}" in page.text
     assert "exponent 4 predicts" in page.text and "1.25000" in page.text and "1.31000" in page.text
-    assert "of 6 of 8 weights" in " ".join(page.text.split())
+    assert "6 of 8 weights lie inside" in " ".join(page.text.split())
 
 
 def test_every_sample_and_its_neighbour_are_inside_the_page(page):
