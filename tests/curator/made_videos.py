@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from tests.curator.made_clips import texture
@@ -36,7 +38,13 @@ def lively(number: int, size: tuple[int, int] = SIZE, seed: int = 0) -> np.ndarr
     """A camera that pans over a colourful texture, a pixel per frame: footage that no limit turns down."""
     height, width = size
     shift = number % PAN_PX
-    return np.ascontiguousarray(texture(height, width + PAN_PX, seed)[:, shift : shift + width])
+    return np.ascontiguousarray(_wide(height, width + PAN_PX, seed)[:, shift : shift + width])
+
+
+@lru_cache(maxsize=8)
+def _wide(height: int, width: int, seed: int) -> np.ndarray:
+    fine_HWC = texture(3 * height, 3 * width, seed)
+    return cv2.resize(fine_HWC, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def write_video(
