@@ -101,7 +101,7 @@ VERBS = {
         "text in, mp4s out",
         "Reads an exported model (`summer convert`), makes one clip per prompt and writes them to OUT/samples. "
         "Needs no megatron.",
-        ("input", "out", "seed", "sample.", "clip."),
+        ("input", "out", "sample.", "clip."),
         (
             "summer sample 'a red ball rolls to the left' 'a blue square, still'",
             "summer sample 'a red ball' out=out/mine sample.guidance=4 sample.steps=16",

@@ -24,6 +24,8 @@ REQUEUE = 75
 """Exit code of a run that a signal ended before its last step: start it again and it goes on (EX_TEMPFAIL)."""
 BAD_INPUT = 2
 """Exit code of a rank that was told something wrong: starting it again cannot help."""
+LOST = 1
+"""Exit code of a node whose neighbours are gone; below the others, since srun hands on the highest one."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 _PARENT = "SUMMER_PARENT_PID"
@@ -209,6 +211,7 @@ def agent(words: Sequence[str]) -> int:
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     _hear_signals_once()
     _spare_hopeless_restarts()
@@ -224,6 +227,9 @@ def agent(words: Sequence[str]) -> int:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             print(f"summer: rank {rank} {how}; its own messages are above", file=sys.stderr)
         return 128 - code if code < 0 else code
+    except RendezvousError as lost:
+        print(f"summer: the nodes lost each other, another one may have ended the job: {lost}", file=sys.stderr)
+        return LOST
     return 0
 
 

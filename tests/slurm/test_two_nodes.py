@@ -26,7 +26,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if reason := why_not() or install():
         pytest.skip(reason)
     with two_nodes(tmp_path_factory.mktemp("slurm")) as running:
+        pids = [int(path.read_text()) for path in running.folder.glob("*.pid")]
+        assert len(pids) == 3
         yield running
+    assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}")], "a daemon of the cluster outlives it"
 
 
 def submit(
@@ -123,12 +126,3 @@ def test_footage_becomes_a_dataset_on_one_node_and_a_model_on_two(cluster: Clust
     assert cluster.wait(job, ("COMPLETED", "FAILED"), 90) == "COMPLETED", log_of(cluster, job)
     manifest = json.loads((tmp_path / "run/checkpoints/step_00000002/manifest.json").read_text())
     assert manifest["ranks"]["world"] == 2
-
-
-def test_no_daemon_of_the_cluster_outlives_it(tmp_path: Path) -> None:
-    if reason := why_not() or install():
-        pytest.skip(reason)
-    with two_nodes(tmp_path / "cluster") as running:
-        pids = [int(path.read_text()) for path in running.folder.glob("*.pid")]
-        assert len(pids) == 3
-    assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,11 +18,7 @@ def main(folder: Path, deed: str) -> int:
     (folder / f"pid_{rank}").write_text(str(os.getpid()))
     with (folder / f"starts_{rank}").open("a") as log:
         log.write(f"{os.getpid()}\n")
-    if deed == "bad-input":
-        return BAD_INPUT if rank == 1 else _wait(60)
     stop: list[int] = []
-    import signal
-
     signal.signal(signal.SIGUSR1, lambda number, frame: stop.append(number))
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
     import torch
@@ -34,6 +31,8 @@ def main(folder: Path, deed: str) -> int:
         total = torch.tensor([float(rank + 1 + step), float(len(stop) > 0)])
         dist.all_reduce(total)
         assert total[0] == sum(r + 1 + step for r in range(world))
+        if deed == "bad-input" and rank == 1:
+            return BAD_INPUT
         if rank == 0:
             saved.write_text(str(step + 1))
         if deed == "die" and step == 5 and rank == 1 and not (folder / "died").exists():
@@ -44,11 +43,6 @@ def main(folder: Path, deed: str) -> int:
             return REQUEUE
         time.sleep(0.01)
     (folder / f"finished_{rank}").write_text(str(step + 1))
-    return 0
-
-
-def _wait(seconds: float) -> int:
-    time.sleep(seconds)
     return 0
 
 

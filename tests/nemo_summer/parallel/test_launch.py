@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +84,27 @@ def test_a_rank_that_was_told_something_wrong_is_not_started_again(tmp_path: Pat
     assert job.wait(40) == BAD_INPUT
     assert len((tmp_path / "starts_1").read_text().split()) == 1
     assert not any(alive(pid) for pid in pids(tmp_path))
+
+
+@pytest.mark.ranks
+def test_two_nodes_end_together_when_one_was_told_something_wrong(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "import sys; from nemo_summer.parallel.launch import Nodes, launch; "
+        f"nodes = Nodes(count=2, here=int(sys.argv[1]), port={port}, job='two-nodes'); "
+        f"sys.exit(launch({JOB!r}, sys.argv[2:], 2, nodes=nodes))"
+    )
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", code]
+    both = [
+        subprocess.Popen([*words, here, str(tmp_path), "bad-input"], env=env, stderr=subprocess.PIPE, text=True)
+        for here in ("0", "1")
+    ]
+    said = [node.communicate(timeout=90)[1] for node in both]
+    assert max(node.returncode for node in both) == BAD_INPUT and min(node.returncode for node in both) > 0
+    assert not any("torch/distributed/run.py" in words for words in said), said
 
 
 def test_the_end_with_the_parent_is_asked_for_before_torch_is_loaded() -> None:
