@@ -39,6 +39,7 @@ def main(folder: Path, deed: str) -> int:
             (folder / "died").write_text("")
             os.kill(os.getpid(), signal.SIGKILL)
         if total[1]:
+            time.sleep(1.5)  # saving takes its time
             (folder / f"asked_{rank}").write_text(f"{step} {len(stop)}")
             return REQUEUE
         time.sleep(0.01)

@@ -72,7 +72,8 @@ def test_a_signal_reaches_every_rank_and_the_code_asks_for_another_go(tmp_path: 
     job = start(tmp_path, "long")
     wait_for(tmp_path / "state")
     job.send_signal(signal.SIGUSR1)
-    job.send_signal(signal.SIGUSR1)  # Slurm signals the launcher and the agent, which passes on: the wish comes twice
+    time.sleep(0.7)
+    job.send_signal(signal.SIGUSR1)  # while the ranks save: Slurm signals launcher and agent, so the wish comes twice
     assert job.wait(30) == REQUEUE, job.stderr.read()
     steps = {(tmp_path / f"asked_{rank}").read_text().split()[0] for rank in range(2)}
     assert len(steps) == 1, "all ranks must stop at the same step"
