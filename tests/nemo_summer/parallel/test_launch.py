@@ -71,9 +71,9 @@ def test_nobody_is_left_when_the_launcher_is_killed_with_9(tmp_path: Path) -> No
 def test_a_signal_reaches_every_rank_and_the_code_asks_for_another_go(tmp_path: Path) -> None:
     job = start(tmp_path, "long")
     wait_for(tmp_path / "state")
-    job.send_signal(signal.SIGUSR1)
-    time.sleep(0.7)
-    job.send_signal(signal.SIGUSR1)  # while the ranks save: Slurm signals launcher and agent, so the wish comes twice
+    for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+        job.send_signal(number)  # Slurm signals launcher and agent, ahead of time and at the end, while the ranks save
+        time.sleep(0.3)
     assert job.wait(30) == REQUEUE, job.stderr.read()
     steps = {(tmp_path / f"asked_{rank}").read_text().split()[0] for rank in range(2)}
     assert len(steps) == 1, "all ranks must stop at the same step"
