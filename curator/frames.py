@@ -46,8 +46,8 @@ SEEK_BACK_S = (1.0, 10.0, float("inf"))
 
 
 class Decoder(StrEnum):
-    PYAV = "pyav"
-    NVDEC = "nvdec"
+    pyav = "pyav"
+    nvdec = "nvdec"
 
 
 class CannotRead(ValueError):  # noqa: N818
@@ -132,7 +132,7 @@ def scan(path: Path, height: int, max_pixels: int = MAX_PIXELS) -> Iterator[Pict
 
 
 def read_span(
-    path: Path, start_s: float, end_s: float, fps: float, height: int, decoder: Decoder = Decoder.PYAV
+    path: Path, start_s: float, end_s: float, fps: float, height: int, decoder: Decoder = Decoder.pyav
 ) -> tuple[Frames, int]:
     """`round((end - start) fps)` frames of [start, end), each the frame nearest in time to `start + i/fps`, and how
     many of the frames read are broken.
@@ -140,7 +140,7 @@ def read_span(
     Only frames whose own time lies in the span are taken, so that no neighbouring shot shows at either end. Rates that
     differ or vary repeat or skip frames; nothing is blended.
     """
-    pictures = (_span_by_nvdec if decoder is Decoder.NVDEC else _span_by_pyav)(path, start_s, end_s, height)
+    pictures = (_span_by_nvdec if decoder is Decoder.nvdec else _span_by_pyav)(path, start_s, end_s, height)
     wanted_s = [start_s + i / fps for i in range(max(1, round((end_s - start_s) * fps)))]
     chosen, broken = nearest(pictures, wanted_s)
     if not chosen:
@@ -169,7 +169,7 @@ def nearest(pictures: Iterable[Picture], wanted_s: Sequence[float]) -> tuple[lis
 def _opened(path: Path, max_pixels: int) -> av.container.InputContainer:
     kind = container_of(path)
     if kind is None:
-        raise CannotRead("not a video", f"does not begin like any of {', '.join(CONTAINERS)}")
+        raise _no_container(path)
     limits = {
         "protocol_whitelist": "file",
         "format_whitelist": CONTAINERS[kind],
@@ -184,6 +184,17 @@ def _opened(path: Path, max_pixels: int) -> av.container.InputContainer:
         if kind == "mov" and not _has_index(path):
             raise CannotRead("truncated", "has no index (moov): it was cut off, or never finished") from fault
         raise CannotRead("unreadable", f"cannot be opened as {kind} ({_words(fault)})") from fault
+
+
+def _no_container(path: Path) -> CannotRead:
+    """What the file is instead of a video, as far as its beginning tells."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if not head:
+        return CannotRead("not a video", "is empty")
+    if head.lstrip().startswith((b"#EXTM3U", b"ffconcat")) or b"<MPD" in head:
+        return CannotRead("playlist", "is a playlist, which would make the decoder open other files")
+    return CannotRead("not a video", f"does not begin like any of {', '.join(CONTAINERS)}")
 
 
 def _has_index(path: Path) -> bool:

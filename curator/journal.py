@@ -15,7 +15,7 @@ from pathlib import Path
 from curator.latent_files import latent_file
 from curator.records import Clip, Video, as_text, digest_of, from_text
 from curator.stage import Outcome, Stage
-from curator.whole_files import STOPS_THE_RUN, cannot_write
+from curator.whole_files import cannot_write, disk_error_number
 
 
 class Journal:
@@ -71,7 +71,7 @@ class Journal:
         except OSError as fault:
             if self.path.exists():
                 os.truncate(self.path, size)
-            raise (cannot_write(self.path, fault) if fault.errno in STOPS_THE_RUN else fault) from fault
+            raise (cannot_write(self.path, fault) if disk_error_number(fault) else fault) from fault
         self.lines[entry["key"]] = text
 
 

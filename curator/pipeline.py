@@ -35,6 +35,7 @@ from curator.shards.thumbs import Thumbs
 from curator.shards.write import WriteShards
 from curator.stage import Stage
 from curator.walk import walk
+from curator.whole_files import sweep
 from energon_datasets.shard_schema import DATASET_FILE
 from nemo_summer.encoders.text import TextConfig
 from nemo_summer.encoders.video_vae import CodecConfig
@@ -125,6 +126,7 @@ def curate(
     input, out = Path(os.path.abspath(input)), Path(os.path.abspath(out))
     began = time.perf_counter()
     with claimed(out):
+        sweep(out)
         found = find_videos(input, cfg.find, skip=out)
         way = stages(cfg, input, out, clip, codec, text)
         fingerprint = fingerprint_of(way, *(v.error or f"{v.path} {v.video_id}" for v in found.videos + found.failed))

@@ -22,23 +22,29 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from curator.records import Clip, Video, as_text, failed, from_text
 from curator.stage import Outcome, Stage, add_seconds
-from curator.whole_files import STOPS_THE_RUN, CannotWrite, cannot_write
+from curator.whole_files import CannotWrite, cannot_write, disk_error_number
 
 Record = Video | Clip
 Runner = Callable[[Sequence[Stage], Sequence[Record]], Iterator[Outcome]]
 """Gives the outcome of every record, once, in any order."""
 
 
+FOLDER = "summer-ray-"
+"""How the folders of a Ray of our own begin; the number of its process follows."""
+
+
 class RunnerKind(StrEnum):
-    INLINE = "inline"
-    RAY = "ray"
+    inline = "inline"
+    ray = "ray"
 
 
 @dataclass(kw_only=True)
 class RunnerConfig:
-    kind: RunnerKind = RunnerKind.INLINE
+    kind: RunnerKind = RunnerKind.inline
     """`inline` in this process; `ray` on the workers of this machine or a cluster."""
     address: str = "local"
     """`local` starts Ray on this machine and ends it afterwards; `auto` joins the cluster of this node."""
@@ -49,7 +55,7 @@ class RunnerConfig:
 @contextlib.contextmanager
 def open_runner(cfg: RunnerConfig) -> Iterator[Runner]:
     """The runner that `cfg` asks for, with Ray started before and ended after where it is needed."""
-    if cfg.kind is RunnerKind.INLINE:
+    if cfg.kind is RunnerKind.inline:
         yield run_inline
         return
     with ray_started(cfg):
@@ -82,13 +88,19 @@ def _step(stage: Stage, record: Record) -> list[Record]:
         after = stage.process(record)
     except CannotWrite:
         raise
-    except OSError as fault:
-        if fault.errno in STOPS_THE_RUN:
-            raise cannot_write(fault.filename or f"output of stage {stage.name}", fault) from fault
-        return [_failed(record, stage.name, fault)]
-    except Exception as fault:  # whatever a stage runs into costs one record, not the run
+    except Exception as fault:  # whatever a stage runs into costs one record, not the run; but a full disk ends it
+        if stop := full_disk(stage, fault):
+            raise stop from fault
         return [_failed(record, stage.name, fault)]
     return after or [_failed(record, stage.name, ValueError("the stage gave no record back"))]
+
+
+def full_disk(stage: Stage, fault: Exception) -> CannotWrite | None:
+    """The line that ends the run where a stage met a full or faulty disk; `None` for every other fault."""
+    if not disk_error_number(fault):
+        return None
+    path = getattr(fault, "filename", None) or getattr(stage, "out", None) or f"output of stage {stage.name}"
+    return cannot_write(path, fault)
 
 
 def _failed(record: Record, stage: str, fault: Exception) -> Record:
@@ -145,13 +157,22 @@ def ray_started(cfg: RunnerConfig) -> Iterator[None]:
             ray.shutdown()
         return
     # Sockets live in this folder, and their paths must stay short: not inside out=.
-    folder = Path(tempfile.mkdtemp(prefix="summer-"))
+    _remove_left_folders()
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
     try:
         with _environment(folder):
             _start_local(folder, cfg.workers)
             yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_left_folders() -> None:
+    """Folders of Rays whose process was killed before it could tidy up; Ray itself ends with its process."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        pid = folder.name.removeprefix(FOLDER).split("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)) and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

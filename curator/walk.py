@@ -10,7 +10,7 @@ from pathlib import Path
 from curator.journal import Journal, fingerprint_of
 from curator.progress import with_bar
 from curator.records import Clip, Video, as_text, digest_of
-from curator.runners import Runner
+from curator.runners import Runner, full_disk
 from curator.stage import GatherStage, Stage, add_seconds
 
 
@@ -46,7 +46,12 @@ def _gather(stage: Stage, records: list[Video | Clip], seconds: dict[str, float]
     began = time.perf_counter()
     stage.setup_on_node()
     stage.setup()
-    after = iter(stage.process_all([r for r in records if isinstance(r, stage.takes)]))
+    try:
+        after = iter(stage.process_all([r for r in records if isinstance(r, stage.takes)]))
+    except Exception as fault:
+        if stop := full_disk(stage, fault):
+            raise stop from fault
+        raise
     records = [next(after) if isinstance(r, stage.takes) else r for r in records]
     assert next(after, None) is None, f"stage {stage.name} gave more records than it got"
     seconds[stage.name] = time.perf_counter() - began

@@ -16,7 +16,7 @@ LEAST_HEIGHT = 128
 
 @dataclass(kw_only=True)
 class DecodeConfig:
-    decoder: Decoder = Decoder.PYAV
+    decoder: Decoder = Decoder.pyav
     """`pyav` on the CPU, `nvdec` on a GPU with PyNvVideoCodec."""
     bars_margin: float = 1.34
     """Frames are read this much larger than the recipe needs, so that they are still large enough inside black bars

@@ -10,6 +10,17 @@ from curator.names import locate
 from curator.records import Video, failed
 from curator.stage import Stage
 
+ADVICE = {
+    "too small": "set curate.probe.smallest_px to a smaller number to take such videos",
+    "too short": "set curate.cut.shortest_s to a smaller number to take such videos",
+    "too large": "set curate.probe.most_pixels to a larger number to take such videos",
+    "too long": "set curate.probe.longest_s or most_frames to a larger number to take such videos",
+    "too many streams": "set curate.probe.most_streams to a larger number to take such videos",
+    "codec": "convert it first, e.g. to h264",
+    "playlist": "take it out of input=, and put the videos that it lists there",
+}
+"""What to do about each reason."""
+
 
 @dataclass(kw_only=True)
 class ProbeConfig:
@@ -45,7 +56,8 @@ class Probe(Stage):
             facts = look(locate(record.root, record.path), self.cfg.most_pixels)
             self.check(facts)
         except CannotRead as fault:
-            return [failed(record, self.name, fault.reason, f"{fault}: {self.advice(fault.reason)}")]
+            advice = ADVICE.get(fault.reason, "take it out of input=, or replace it by a copy that plays")
+            return [failed(record, self.name, fault.reason, f"{fault}: {advice}")]
         return [
             replace(
                 record,
@@ -73,14 +85,3 @@ class Probe(Stage):
             raise CannotRead("too long", f"{found}, the limits are {cfg.longest_s:.0f} s and {cfg.most_frames}")
         if facts.streams > cfg.most_streams:
             raise CannotRead("too many streams", f"has {facts.streams} streams, the limit is {cfg.most_streams}")
-
-    def advice(self, reason: str) -> str:
-        """Which knob to turn."""
-        return {
-            "too small": f"set curate.probe.smallest_px={max(1, self.cfg.smallest_px // 4)} to take such videos",
-            "too short": "set curate.cut.shortest_s to a smaller number to take such videos",
-            "too large": "set curate.probe.most_pixels to a larger number to take such videos",
-            "too long": "set curate.probe.longest_s or most_frames to a larger number to take such videos",
-            "too many streams": "set curate.probe.most_streams to a larger number to take such videos",
-            "codec": "convert it first, e.g. to h264",
-        }.get(reason, "take it out of input=, or replace it by a copy that plays")

@@ -44,7 +44,8 @@ def lively(number: int, size: tuple[int, int] = SIZE, seed: int = 0) -> np.ndarr
 @lru_cache(maxsize=8)
 def _wide(height: int, width: int, seed: int) -> np.ndarray:
     fine_HWC = texture(3 * height, 3 * width, seed)
-    return cv2.resize(fine_HWC, (width, height), interpolation=cv2.INTER_AREA)
+    tint_C = np.roll((1.0, 0.7, 0.4), seed)  # so that the cut from one to the next is one of colour too
+    return (cv2.resize(fine_HWC, (width, height), interpolation=cv2.INTER_AREA) * tint_C).astype(np.uint8)
 
 
 def write_video(

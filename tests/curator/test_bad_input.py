@@ -25,9 +25,9 @@ CLIP = ClipShape(frames=49, height=32, width=48)
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.ts\n#EXT-X-ENDLIST\n"
 REASONS = {
     "text.mp4": ("not a video", "does not begin like"),
-    "list.mp4": ("not a video", "does not begin like"),
-    "concat.mkv": ("not a video", "does not begin like"),
-    "empty.mp4": ("not a video", "does not begin like"),
+    "list.mp4": ("playlist", "is a playlist"),
+    "concat.mkv": ("playlist", "is a playlist"),
+    "empty.mp4": ("not a video", "is empty"),
     "sound.mp4": ("no video stream", "has no video stream, only audio"),
     "one pixel.mkv": ("too small", "has pictures of 1x1"),
     "two seconds.mp4": ("too short", "lasts 2.00 s"),

@@ -105,9 +105,9 @@ def test_a_playlist_is_refused_before_a_decoder_sees_it(
     write_video(tmp_path / "secret.ts", seconds=1)
     (tmp_path / name).write_text(text.format(target="secret.ts"))
     monkeypatch.setattr(door.av, "open", lambda *_, **__: pytest.fail("the decoder was asked"))
-    with pytest.raises(CannotRead, match="does not begin like") as caught:
+    with pytest.raises(CannotRead, match="is a playlist") as caught:
         look(tmp_path / name)
-    assert caught.value.reason == "not a video"
+    assert caught.value.reason == "playlist"
 
 
 def test_a_playlist_that_begins_like_a_video_is_not_followed(tmp_path: Path) -> None:

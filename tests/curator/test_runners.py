@@ -22,7 +22,7 @@ BAD = "v001-00003000-00006000"
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
     """Ray once for this file, as `summer curate` starts it."""
-    with open_runner(RunnerConfig(kind=RunnerKind.RAY, workers=2)):
+    with open_runner(RunnerConfig(kind=RunnerKind.ray, workers=2)):
         yield
 
 

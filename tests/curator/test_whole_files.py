@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from curator.whole_files import CannotWrite, whole_file, write_whole
+from curator.whole_files import CannotWrite, sweep, whole_file, write_whole
 
 
 @contextmanager
@@ -50,3 +50,18 @@ def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise RuntimeError("the rest is missing")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_sweep_takes_what_a_killed_writer_left_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "thumbs").mkdir()
+    for name in ("thumbs/a-1.jpg", ".claim", "manifest.json", "thumbs/a.12.jpg"):
+        write_whole(tmp_path / name, "whole")
+    for path in (tmp_path / "thumbs" / "a-1.jpg", tmp_path / "noend", tmp_path / "odd\nname.mp4"):
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            left = temporary.with_name(temporary.name)
+            os.link(temporary, tmp_path / "keep")
+        os.rename(tmp_path / "keep", left)  # as if the writer had been killed here
+        path.unlink()
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [".claim", "a.12.jpg", "manifest.json", "thumbs"]
