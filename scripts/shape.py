@@ -29,10 +29,10 @@ def module_name(path: Path) -> str:
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports_of(tree: ast.Module) -> set[str]:
-    """Names of our own modules that a module imports, wherever in it."""
+def imports_of(tree: ast.Module, lazy: bool) -> set[str]:
+    """Names of our own modules that a module imports: when it is imported itself, or (`lazy`) wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(tree) if lazy else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -75,7 +75,6 @@ def main() -> None:
         ((lines_of(f), f"{path}:{f.lineno} {f.name}") for path, tree in trees for f in functions(tree)), reverse=True
     )
     files = sorted(((len((ROOT / path).read_text().splitlines()), str(path)) for path, _ in trees), reverse=True)
-    graph = {module_name(path): imports_of(tree) for path, tree in trees}
     short = sum(length <= 40 for length, _ in lengths)
 
     print(f"{len(files)} files, {sum(n for n, _ in files)} lines, {len(lengths)} functions")
@@ -84,11 +83,12 @@ def main() -> None:
         print(f"\n{title}")
         for length, what in rows:
             print(f"  {length:5d}  {what}")
-    loop = [length for length, what in lengths if what.startswith("nemo_summer/training/loop.py") and what.endswith(" train")]
+    loop = [length for length, what in lengths if what.startswith("nemo_summer/training/loop.py:")]
     print(f"\nmain loop: {loop[0] if loop else '-'} lines")
     print(f"`global` statements: {sum(isinstance(n, ast.Global) for _, tree in trees for n in ast.walk(tree))}")
-    groups = cycles(graph)
-    print(f"import cycles: {len(groups)}" + "".join("\n  " + " <-> ".join(group) for group in groups))
+    for lazy, what in ((False, "import cycles"), (True, "cycles closed inside a function or for types only")):
+        groups = cycles({module_name(path): imports_of(tree, lazy) for path, tree in trees})
+        print(f"{what}: {len(groups)}" + "".join("\n  " + " <-> ".join(group) for group in groups))
 
 
 if __name__ == "__main__":

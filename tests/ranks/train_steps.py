@@ -28,8 +28,8 @@ from tests.nemo_summer.dit.packs import random_pack
 STEPS, PACKS_PER_STEP = 5, 4
 DIT = DitConfig(width=32, heads=2, layers=3, text_width=8, time_width=16)
 OPTIM = OptimConfig(lr=0.03, warmup_steps=2, eps=1e-4)
-"""With a larger eps: where a gradient is next to nothing Adam divides rounding by rounding, and in such numbers two sums
-in another order give another step. Nothing else of the way depends on it."""
+"""With a larger eps: where a gradient is next to nothing Adam divides rounding by rounding, and there two sums in
+another order give another step. Nothing else of the way depends on it."""
 GRIDS = [(2, 2, 3), (3, 2, 2), (1, 2, 2), (2, 3, 3), (4, 2, 2)]
 
 
