@@ -132,9 +132,15 @@ def transformer_engine() -> Finding:
     version = _version("transformer-engine") or _version("transformer_engine")
     fix = "pip install 'nemo-summer[gpu]', or NVIDIA's PyTorch image"
     if version is None:
-        return Finding("Transformer Engine", "none", "torch's attention", fix, False)
+        return Finding("Transformer Engine", "none", "torch's layers and attention", fix, False)
     importlib.import_module("transformer_engine.pytorch")
-    return Finding("Transformer Engine", version, "its attention on packed clips")
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding(
+            "Transformer Engine", f"{version}, no GPU for it", "torch's layers and attention", "a GPU", False
+        )
+    return Finding("Transformer Engine", version, "its linear layers, attention and fused Adam")
 
 
 def apex() -> Finding:
@@ -143,25 +149,27 @@ def apex() -> Finding:
     version = _version("apex")
     if importlib.util.find_spec("amp_C") is None or importlib.util.find_spec("apex") is None:
         here = "none" if version is None else f"another package of that name ({version})"
-        return Finding("apex", here, "torch's AdamW inside the sphere optimizer", fix, False)
+        return Finding("apex", here, "TE's or torch's AdamW inside the sphere optimizer", fix, False)
     importlib.import_module("apex.optimizers")
-    return Finding("apex", version or "here", "its fused Adam inside the sphere optimizer")
+    return Finding("apex", version or "here", "its fused Adam inside the sphere optimizer, where TE is not here")
 
 
 def nvdec() -> Finding:
     version = _version("PyNvVideoCodec")
-    fix = "pip install 'nemo-summer[curate-gpu]'; this version of the curator decodes with PyAV all the same"
+    fix = "a GPU and pip install 'nemo-summer[curate-gpu]'"
     if version is None:
         return Finding("NVDEC (PyNvVideoCodec)", "none", "PyAV decodes on the CPU", fix, False)
-    return Finding("NVDEC (PyNvVideoCodec)", version, "PyAV decodes on the CPU: not used in this version")
+    from curator.frames import nvdec_is_here
+
+    if not nvdec_is_here():
+        return Finding("NVDEC (PyNvVideoCodec)", f"{version}, no GPU for it", "PyAV decodes on the CPU", fix, False)
+    return Finding("NVDEC (PyNvVideoCodec)", version, "decodes with curate.decode.decoder=nvdec; else PyAV does")
 
 
 def dali() -> Finding:
     names = sorted(d.metadata["Name"] for d in metadata.distributions() if _is_dali(d.metadata["Name"]))
-    fix = "pip install 'nemo-summer[curate-gpu]'; this version of the curator decodes with PyAV all the same"
-    if not names:
-        return Finding("DALI", "none", "PyAV decodes on the CPU", fix, False)
-    return Finding("DALI", f"{names[0]} {_version(names[0])}", "PyAV decodes on the CPU: not used in this version")
+    here = f"{names[0]} {_version(names[0])}" if names else "none"
+    return Finding("DALI", here, "not used in this version: PyAV or NVDEC decodes")
 
 
 def _is_dali(name: str | None) -> bool:
@@ -172,21 +180,19 @@ def ray() -> Finding:
     version = _version("ray")
     if version is None:
         return Finding("Ray", "none", "curation in one process", "pip install 'ray[data]>=2.59'", False)
-    return Finding("Ray", version, "curation in one process, or on Ray where the recipe says so")
+    return Finding("Ray", version, "curation in one process, or on Ray with curate.runner.kind=ray")
 
 
 def slurm() -> Finding:
-    version = _said("sinfo", "--version")
-    if not version or shutil.which("srun") is None:
-        return Finding(
-            "Slurm",
-            "none",
-            "summer train starts the ranks on this machine",
-            "a Slurm cluster; on one machine: apt install slurm-wlm",
-            False,
-        )
+    here = "summer train starts the ranks on this machine"
+    if shutil.which("srun") is None:
+        return Finding("Slurm", "none", here, "a Slurm cluster; on one machine: apt install slurm-wlm", False)
     nodes = _said("sinfo", "--noheader", "--format=%D %T").replace("\n", ", ")
-    return Finding("Slurm", f"{version}; nodes: {nodes or 'no answer'}", "sbatch scripts/slurm/train.sbatch")
+    if not nodes:
+        return Finding(
+            "Slurm", "installed, no cluster answers", here, "a running slurmctld; SLURM_CONF names it", False
+        )
+    return Finding("Slurm", f"{_said('sinfo', '--version')}; nodes: {nodes}", "sbatch scripts/slurm/train.sbatch")
 
 
 def ffmpeg() -> Finding:
