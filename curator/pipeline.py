@@ -29,6 +29,7 @@ from curator.latents.fit import FitCodec
 from curator.manifest import Manifest, library_versions, read_manifest, tally
 from curator.raw_videos.find import FindConfig, find_videos
 from curator.raw_videos.probe import ProbeConfig
+from curator.records import TRIED_AGAIN
 from curator.runners import Runner, RunnerConfig, open_runner
 from curator.shards.split import Split
 from curator.shards.thumbs import Thumbs
@@ -161,11 +162,14 @@ def empty_advice(cfg: CurateConfig) -> str:
 
 
 def finished_manifest(out: Path, fingerprint: str) -> Manifest | None:
-    """The manifest of an earlier run over the same sources with the same settings whose files are all there."""
+    """The manifest of an earlier run over the same sources with the same settings that left nothing to do: its files
+    are all there, and nothing failed that is to be tried again.
+    """
     if not (out / MANIFEST).exists():
         return None
     manifest = read_manifest(out / MANIFEST)
-    return manifest if manifest.fingerprint == fingerprint and dataset_is_whole(out) else None
+    unsettled = set(TRIED_AGAIN) & (manifest.videos_failed.keys() | manifest.clips_dropped.keys())
+    return manifest if manifest.fingerprint == fingerprint and not unsettled and dataset_is_whole(out) else None
 
 
 def dataset_is_whole(out: Path) -> bool:

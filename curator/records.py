@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+TRIED_AGAIN = ("failed", "lost")
+"""Reasons that may be gone tomorrow: a stage that raised, a worker that died. The same command tries these again."""
+
 
 class Status(StrEnum):
     KEPT = "kept"
@@ -122,6 +125,11 @@ class Clip:
     @property
     def status(self) -> Status:
         return Status.DROPPED if self.dropped_by else Status.KEPT
+
+
+def is_settled(record: Video | Clip) -> bool:
+    """Whether another run would come to the same; not so after an exception or a dead worker."""
+    return (record.reason if isinstance(record, Video) else record.dropped_by) not in TRIED_AGAIN
 
 
 def video_id_of(name: str, digest: str) -> str:

@@ -221,18 +221,25 @@ class _Worker:
 
     def __init__(self, stages: list[Stage]) -> None:
         self.stages = stages
+        self.fault = ""
         for stage in stages:
-            stage.setup_on_node()
-            stage.setup()
+            try:
+                stage.setup_on_node()
+                stage.setup()
+            except Exception as fault:  # an exception from here would come out as a page of Ray's own lines
+                self.fault = f"stage {stage.name} cannot start: {fault}"
+                return
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         record = from_text(row["record"])
         if not isinstance(record, self.stages[0].takes) or row["stop"]:
             return [row]
+        if self.fault:
+            return [row | {"stop": self.fault}]
         try:
             records, seconds = carry(self.stages, record)
         except CannotWrite as fault:
-            return [row | {"stop": str(fault)}]
+            return [row | {"stop": str(fault), "disk": True}]
         add_seconds(seconds, json.loads(row["seconds"]))
         assert len(records) == 1 or row["place"] == 0, "only the first group may cut a record into several"
         texts = [as_text(record) for record in records]
@@ -255,13 +262,13 @@ def run_on_ray(stages: Sequence[Stage], records: Sequence[Record], workers: int 
         return
     groups = groups_of(stages)
     rows = [
-        {"source": i, "place": 0, "record": as_text(r), "rest": "[]", "seconds": "{}", "stop": ""}
+        {"source": i, "place": 0, "record": as_text(r), "rest": "[]", "seconds": "{}", "stop": "", "disk": False}
         for i, r in enumerate(records)
     ]
     waiting: dict[int, dict[int, dict[str, Any]]] = {i: {} for i in range(len(records))}
     for row in _flow(rows, groups, workers):
         if row["stop"]:
-            raise CannotWrite(row["stop"])
+            raise (CannotWrite if row["disk"] else ValueError)(row["stop"])
         arrived = waiting[row["source"]]
         arrived[row["place"]] = row
         if 0 in arrived and len(arrived) == 1 + len(json.loads(arrived[0]["rest"])):

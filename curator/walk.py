@@ -9,7 +9,7 @@ from pathlib import Path
 
 from curator.journal import Journal, fingerprint_of
 from curator.progress import with_bar
-from curator.records import Clip, Video, as_text, digest_of
+from curator.records import Clip, Video, as_text, digest_of, is_settled
 from curator.runners import Runner, full_disk
 from curator.stage import GatherStage, Stage, add_seconds
 
@@ -69,19 +69,26 @@ def _stream(
     """`records` after stages that take them one by one. Dropped clips that come in stay as they are."""
     outcomes: dict[int, tuple[Video | Clip, ...]] = {}
     todo: list[int] = []
+    finished = 0
     for place, record in enumerate(records):
         if not isinstance(record, group[0].takes) or (isinstance(record, Clip) and record.dropped_by):
             outcomes[place] = (record,)
         elif (done := journal.of(record, out)) is not None:
             outcomes[place] = done.records
             add_seconds(seconds, done.seconds)
+            finished += 1
         else:
             todo.append(place)
     waiting = [records[place] for place in todo]
     place_of = {id(record): place for record, place in zip(waiting, todo)}
-    finished = len(records) - len(todo)
-    for outcome in with_bar(runner(group, waiting), waiting, finished, group[0].name):
-        journal.add(outcome)
+    for outcome in with_bar(runner(group, waiting), waiting, finished, _label(group)):
+        if all(is_settled(record) for record in outcome.records):
+            journal.add(outcome)
         outcomes[place_of[id(outcome.source)]] = outcome.records
         add_seconds(seconds, outcome.seconds)
     return [record for place in range(len(records)) for record in outcomes[place]]
+
+
+def _label(group: list[Stage]) -> str:
+    names = [stage.name for stage in group]
+    return f"{group[0].takes.__name__.lower()}s: {names[0]}" + (f" to {names[-1]}" if len(names) > 1 else "")

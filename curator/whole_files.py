@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-STOPS_THE_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
-"""Faults of the disk, not of a video: the next record would fail as well."""
+STOPS_THE_RUN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Faults of the disk that is written to, not of a video: the next record would fail as well."""
 
 
 TEMPORARY = re.compile(r"\..+\.\d+(\.\w+)?", re.DOTALL)

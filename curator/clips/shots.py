@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import ClassVar
 
 import numpy as np
 
+from curator.clips.blends import blends, coarse
 from curator.frames import CannotRead, Picture, scan
 from curator.names import locate
 from curator.records import Video, failed
@@ -23,7 +25,15 @@ class ShotsConfig:
     cut_change: float = 15.0
     """... and by at least this much, mean change of hue, saturation and luma of 255."""
     black_below: float = 12.0
-    """A picture of a lower mean (of 255) is black: two shots may meet there."""
+    """A picture of a lower mean (of 255) is black."""
+    black_longest_s: float = 2.0
+    """Black up to this long lies between two shots; longer, it is a dark shot."""
+    blend_s: float = 0.25
+    """Dissolves and fades are looked for over twice this time."""
+    blend_straight: float = 0.3
+    """A blend strays from the straight line between its ends by less than this share of the line."""
+    blend_change: float = 10.0
+    """... and its ends differ by more than this, mean of 255."""
     join_s: float = 0.5
     """Boundaries closer than this are one transition; what lies between them belongs to neither shot."""
     truncated_share: float = 0.02
@@ -71,24 +81,23 @@ class Shots(Stage):
             warnings.append(
                 f"{record.path!r} has {look.broken} frames that do not decode cleanly: clips with them are dropped"
             )
-        shots = shots_between(look.boundaries(), look.times_s, end_s, self.cfg.join_s)
+        shots = shots_between(look.transitions(), look.times_s, end_s, self.cfg.join_s)
         return [replace(record, shots=shots, frame_count=look.count, duration_s=end_s, warnings=tuple(warnings))]
 
 
 class Look:
-    """What a pass over a video's frames leaves: their times, and the numbers of the frames that begin a shot."""
+    """What a pass over a video's frames leaves: their times, and where something new begins."""
 
     def __init__(self, cfg: ShotsConfig, fps: float) -> None:
-        from scenedetect.detectors import AdaptiveDetector, ThresholdDetector
+        from scenedetect.detectors import AdaptiveDetector
 
-        # Detectors count frames; the rate they are told matters nowhere, since lengths are given to them in frames.
-        self.detectors = [
-            AdaptiveDetector(adaptive_threshold=cfg.cut_ratio, min_content_val=cfg.cut_change, min_scene_len=1),
-            ThresholdDetector(threshold=cfg.black_below, min_scene_len=1),
-        ]
+        self.cuts = AdaptiveDetector(adaptive_threshold=cfg.cut_ratio, min_content_val=cfg.cut_change, min_scene_len=1)
+        self.cfg = cfg
         self.step_s = 1.0 / fps if fps else 1.0 / 24.0
         self.times_s: list[float] = []
         self.found: set[int] = set()
+        self.small: list[np.ndarray] = []
+        self.black: list[bool] = []
         self.broken = 0
 
     @property
@@ -104,32 +113,48 @@ class Look:
         """The next frame."""
         from scenedetect import FrameTimecode
 
+        # The detector counts frames; which rate it is told matters nowhere, since its lengths are frames too.
         place = FrameTimecode(self.count, fps=24.0)
         bgr_HWC = np.ascontiguousarray(picture.rgb_HWC[..., ::-1])
-        for detector in self.detectors:
-            self.found.update(cut.frame_num for cut in detector.process_frame(place, bgr_HWC))
+        self.found.update(cut.frame_num for cut in self.cuts.process_frame(place, bgr_HWC))
+        self.black.append(float(bgr_HWC.mean()) < self.cfg.black_below)
+        self.small.append(coarse(picture.rgb_HWC).astype(np.uint8))
         self.times_s.append(picture.time_s)
         self.broken += picture.broken
 
-    def boundaries(self) -> list[int]:
-        """Numbers of the frames that begin something new, sorted, without the first frame."""
-        return sorted(number for number in self.found if 0 < number < self.count)
+    def transitions(self) -> list[tuple[int, int]]:
+        """First frame that is not the old shot any more and first that is the new one wholly; of a cut they are one."""
+        half = max(2, round(self.cfg.blend_s / self.step_s))
+        small = np.stack(self.small).astype(np.float32) if self.small else []
+        found = [(number, number) for number in self.found if 0 < number < self.count]
+        found += blends(small, half, self.cfg.blend_straight, self.cfg.blend_change)
+        return sorted(found + black_gaps(self.black, round(self.cfg.black_longest_s / self.step_s)))
+
+
+def black_gaps(black: Sequence[bool], longest: int) -> list[tuple[int, int]]:
+    """First frame of each black stretch of at most `longest` frames, and the first frame after it."""
+    gaps, place = [], 0
+    for is_black, stretch in groupby(black):
+        length = sum(1 for _ in stretch)
+        if is_black and length <= longest:
+            gaps.append((place, min(place + length, len(black) - 1)))
+        place += length
+    return gaps
 
 
 def shots_between(
-    boundaries: Iterable[int], times_s: Sequence[float], end_s: float, join_s: float
+    transitions: Iterable[tuple[int, int]], times_s: Sequence[float], end_s: float, join_s: float
 ) -> tuple[tuple[float, float], ...]:
-    """Start and end second of every shot. Boundaries within `join_s` of each other are one transition: the shot before
-    ends where it begins, the shot after begins where it ends.
+    """Start and end second of every shot: from the end of one transition to the beginning of the next.
+
+    Transitions closer than `join_s` are one, so what lies between two of them belongs to no shot.
     """
     shots: list[tuple[float, float]] = []
-    start_s = last_s = times_s[0]
-    for time_s in (times_s[number] for number in boundaries):
-        if shots and time_s - last_s < join_s:
-            start_s = last_s = time_s  # the transition goes on
-            continue
-        shots.append((start_s, time_s))
-        start_s = last_s = time_s
+    start_s = times_s[0]
+    for begin, end in transitions:
+        if times_s[begin] - start_s >= join_s or (not shots and times_s[begin] > start_s):
+            shots.append((start_s, times_s[begin]))
+        start_s = max(start_s, times_s[end])
     shots.append((start_s, end_s))
     return tuple((round(a, 6), round(b, 6)) for a, b in shots)
 

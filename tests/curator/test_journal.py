@@ -6,14 +6,16 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from curator.journal import Journal, claimed, fingerprint_of
-from curator.records import Clip
-from curator.runners import run_inline
+from curator.records import Clip, Video
+from curator.runners import Record, run_inline
 from curator.stage import Outcome, Stage
 from curator.walk import walk
 from tests.curator.made_stages import Chop, Fill, Measure, Number, Score, Tell, videos
@@ -23,7 +25,7 @@ import sys
 from pathlib import Path
 from tests.curator.test_journal import way
 from tests.curator.made_stages import videos
-from curator.runners import run_inline
+from curator.runners import Record, run_inline
 from curator.walk import walk
 root = Path(sys.argv[1])
 walk(way(root), videos(8), root / "out", run_inline)
@@ -48,6 +50,39 @@ def test_a_run_killed_again_and_again_loses_nothing_and_repeats_only_what_was_in
     begun = [f"{i:03d}.mp4" for i in (0, 1, 2, 3, 3, 4, 5, 6, 6, 7)]
     assert (killed / "log").read_text().splitlines() == begun
     assert set(seconds) == {"tell", "chop", "fill", "score", "number"}
+
+
+def test_what_failed_is_tried_again_by_the_same_command_and_nothing_else_is(tmp_path: Path) -> None:
+    """The second run uses stages of the same settings that have meanwhile been mended."""
+    broken, mended = [Mend(broken=True), Chop(), Fill(), Score()], [Mend(broken=False), Chop(), Fill(), Score()]
+    first, _ = walk(broken, videos(3), tmp_path, run_inline)
+    assert [v.reason for v in first if isinstance(v, Video)] == ["", "failed", ""]
+    seen: list[str] = []
+    second, _ = walk(mended, videos(3), tmp_path, lambda way, rs: run_inline(way, _noted(rs, seen)))
+    assert seen == ["001.mp4"]
+    assert second == walk(mended, videos(3), tmp_path / "fresh", run_inline)[0]
+
+
+@dataclass(kw_only=True)
+class Mend(Stage):
+    """Fails on the second video while `broken`, which is no setting (init=False would be)."""
+
+    takes: ClassVar[type[Video]] = Video
+    name: str = "mend"
+    broken: InitVar[bool] = False
+
+    def __post_init__(self, broken: bool) -> None:
+        self.fails = broken
+
+    def process(self, record: Video) -> list[Video]:
+        if self.fails and record.path == "001.mp4":
+            raise RuntimeError("not today")
+        return [record]
+
+
+def _noted(records: Sequence[Record], seen: list[str]) -> Sequence[Record]:
+    seen.extend(r.path for r in records if isinstance(r, Video))
+    return records
 
 
 def outcome(number: int) -> Outcome:
