@@ -36,6 +36,14 @@ def fixed_levels(count: int = 8) -> Tensor:
     return (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
+def linear_denoiser_gain(t: Tensor) -> Tensor:
+    """(1 - 2 t) / ((1 - t)^2 + t^2): the number c for which c x_t is nearest to v = x_0 - eps, for unit variance.
+
+    cov(v, x_t) / var(x_t). It is c_skip of Karras et al. 2022, eq. 7, for this path and this target.
+    """
+    return (1 - 2 * t) / ((1 - t) ** 2 + t**2)
+
+
 def linear_denoiser_loss(t: Tensor) -> Tensor:
     """1 / ((1 - t)^2 + t^2): the least squared error of v = x_0 - eps that a number times x_t can reach.
 

@@ -37,6 +37,9 @@ class DitConfig:
     """Fastest rotation in radians per unit of position; a clip is 2 units long along each axis."""
     qk_norm: bool = False
     """Whether queries and keys of each head are divided by their root mean square."""
+    linear_skip: bool = False
+    """Whether the model's output is added to the best linear denoiser's, `c(t) x_t` (Karras et al. 2022, eq. 7), so
+    that training starts there instead of at zero. Not in the paper; short runs gain by it."""
     seed: int = 0
     """Of the starting weights."""
 

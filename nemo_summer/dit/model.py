@@ -12,6 +12,7 @@ import torch.nn.functional as fn
 from torch import Tensor, nn
 
 from energon_datasets.batch import PackedBatch
+from nemo_summer.diffusion.loss import linear_denoiser_gain
 from nemo_summer.dit.attention import Segments
 from nemo_summer.dit.block import NORM_EPS, Block, Joint
 from nemo_summer.dit.condition import modulation, of_tokens, time_features, time_mlp
@@ -48,7 +49,8 @@ class Dit(nn.Module):
         v_first_JKd = None
         for block in self.blocks:
             x_JD, v_first_JKd = block(x_JD, v_first_JKd, joint)
-        return self._final(x_JD, video_S, joint)
+        v_SE = self._final(x_JD, video_S, joint)
+        return v_SE + self._linear_part(noisy_SE, t_N, pack) if self.cfg.linear_skip else v_SE
 
     def _join(self, t_N: Tensor, pack: PackedBatch, order_J: Tensor) -> Joint:
         lengths_N = pack.lengths_N() + pack.text_lengths_N()
@@ -68,6 +70,10 @@ class Dit(nn.Module):
         shift_SD, scale_SD = of_tokens(self.final_modulation(joint.time_NZ), joint.clip_J[video_S]).chunk(2, dim=1)
         u_SD = (1 + scale_SD) * fn.rms_norm(x_JD[video_S], (self.cfg.width,), eps=NORM_EPS) + shift_SD
         return self.final_proj(u_SD).float()
+
+    def _linear_part(self, noisy_SE: Tensor, t_N: Tensor, pack: PackedBatch) -> Tensor:
+        gain_S = linear_denoiser_gain(t_N.float()).repeat_interleave(pack.lengths_N())
+        return gain_S[:, None] * noisy_SE.float()
 
 
 def joint_order(pack: PackedBatch) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,14 @@ from torch import nn
 
 from energon_datasets.batch import PackedBatch
 from energon_datasets.tokens import positions
+from nemo_summer.dit.config import DitConfig
 from nemo_summer.training.validate import append_validation, validate
 
 
 def pack_of(clips: int, grid: tuple[int, int, int], latent_frames: int, seed: int = 0) -> PackedBatch:
     """Clips of independent standard normal latents, as tokens of 96 numbers."""
     tokens = grid[0] * grid[1] * grid[2]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(777 + seed)  # not a seed of the noise below
     return PackedBatch(
         latents_SE=torch.randn(clips * tokens, 96, generator=generator),
         position_S3=positions(grid).repeat(clips, 1),
@@ -49,6 +50,16 @@ def test_the_best_linear_denoiser_reaches_the_baseline_and_not_less():
     found = validate(BestLinear(), [pack_of(8, (5, 4, 7), 10)])
     for loss, expected in zip(found.losses, found.baseline):
         assert abs(loss / expected - 1) < 0.02
+
+
+def test_a_model_with_the_linear_part_starts_at_the_baseline_and_one_without_it_at_two():
+    pack = pack_of(8, (5, 4, 7), 10)
+    sizes = {"width": 16, "heads": 2, "layers": 1, "text_width": 8, "time_width": 8}
+    with_it = validate(DitConfig(**sizes, linear_skip=True).build(), [pack])
+    without = validate(DitConfig(**sizes).build(), [pack])
+    for loss, expected in zip(with_it.losses, with_it.baseline):
+        assert abs(loss / expected - 1) < 0.02
+    assert all(abs(loss - 2) < 0.03 for loss in without.losses)
 
 
 def test_a_repeated_latent_frame_changes_nothing_but_its_own_token():
