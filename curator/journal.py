@@ -114,7 +114,11 @@ def claimed(out: Path) -> Iterator[None]:
     The operating system lets go of the claim when its process ends, however it ends, so none is ever stale.
     """
     folder = out / "work"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        reason = os.strerror(fault.errno or 0)
+        raise ValueError(f"{str(out)!r} cannot be made a folder ({reason}): set out= to another place") from fault
     with (folder / "claim").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
@@ -27,7 +28,7 @@ from curator.journal import claimed, fingerprint_of
 from curator.latents.encode import EncodeLatents
 from curator.latents.fit import FitCodec
 from curator.manifest import Manifest, library_versions, read_manifest, tally
-from curator.raw_videos.find import FindConfig, find_videos
+from curator.raw_videos.find import FindConfig, Found, find_videos
 from curator.raw_videos.probe import ProbeConfig
 from curator.records import TRIED_AGAIN
 from curator.runners import Runner, RunnerConfig, open_runner
@@ -130,15 +131,12 @@ def curate(
         sweep(out)
         found = find_videos(input, cfg.find, skip=out)
         way = stages(cfg, input, out, clip, codec, text)
-        fingerprint = fingerprint_of(way, *(v.error or f"{v.path} {v.video_id}" for v in found.videos + found.failed))
+        fingerprint = fingerprint_of(way, repr(replace(found, videos=tuple(replace(v, root="") for v in found.videos))))
         if (finished := finished_manifest(out, fingerprint)) is not None:
             return finished
         (out / MANIFEST).unlink(missing_ok=True)
-        if runner is None:
-            with open_runner(cfg.runner) as opened:
-                records, seconds = walk(way, found.videos, out, opened)
-        else:
-            records, seconds = walk(way, found.videos, out, runner)
+        with nullcontext(runner) if runner else open_runner(cfg.runner) as run:
+            records, seconds = walk(way, found.videos, out, run)
         manifest = replace(
             tally(found, records),
             fingerprint=fingerprint,
@@ -148,17 +146,15 @@ def curate(
             run_seconds=round(time.perf_counter() - began, 3),
         )
         if not found.videos and not found.failed:
-            manifest.warnings.append(
-                f"{str(input)!r} holds no video ({found.other_files} other files): {empty_advice(cfg)}"
-            )
+            manifest.warnings.append(nothing_found(input, found, cfg.find))
         manifest.write(out / MANIFEST)
         return manifest
 
 
-def empty_advice(cfg: CurateConfig) -> str:
-    return (
-        f"set input= to a folder with {', '.join(cfg.find.suffixes[:4])} or other files named in curate.find.suffixes"
-    )
+def nothing_found(input: Path, found: Found, cfg: FindConfig) -> str:
+    holds = f"{str(input)!r} holds no video ({found.other_files} other files)"
+    wanted = ", ".join(cfg.suffixes[:4])
+    return f"{holds}: set input= to a folder with {wanted} or other files that curate.find.suffixes names"
 
 
 def finished_manifest(out: Path, fingerprint: str) -> Manifest | None:

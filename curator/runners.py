@@ -7,6 +7,8 @@ never leave it. A stage that fails on a record fails that record and no other; a
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import json
 import logging
 import os
@@ -175,12 +177,18 @@ def _remove_left_folders() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@functools.cache
+def _token() -> str:
+    """One token per process: Ray reads it once and keeps it, so a second Ray with another one would be refused."""
+    return secrets.token_hex(32)
+
+
 @contextlib.contextmanager
 def _environment(folder: Path) -> Iterator[None]:
     """What Ray reads while it is imported and started: a token of this run, which only this user can read."""
     token = folder / "token"
     token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
+    token.write_text(_token())
     wanted = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_BACKEND_LOG_LEVEL": "fatal"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ |= wanted
@@ -216,6 +224,13 @@ def _start_local(folder: Path, workers: int) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+@contextlib.contextmanager
+def _alone_on_this_machine() -> Iterator[None]:
+    with open(Path(tempfile.gettempdir()) / f"{FOLDER}{os.getuid()}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 class _Worker:
     """One group of stages in a process of its own. A row is one record as text, with its place in the order."""
 
@@ -224,7 +239,8 @@ class _Worker:
         self.fault = ""
         for stage in stages:
             try:
-                stage.setup_on_node()
+                with _alone_on_this_machine():
+                    stage.setup_on_node()
                 stage.setup()
             except Exception as fault:  # an exception from here would come out as a page of Ray's own lines
                 self.fault = f"stage {stage.name} cannot start: {fault}"

@@ -51,7 +51,9 @@ class Stage:
     batch_size: int = 1
 
     def setup_on_node(self) -> None:
-        """Once per machine, before any worker: download weights, make folders."""
+        """Before a worker begins, one at a time on each machine: download weights, make folders. Returns at once where
+        an earlier worker has done it.
+        """
 
     def setup(self) -> None:
         """Once per worker: load models, check imports, so that a missing library fails here and not per clip."""

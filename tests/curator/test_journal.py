@@ -151,3 +151,9 @@ def test_two_runs_do_not_share_an_output_and_a_dead_one_holds_nothing(tmp_path: 
         holder.join()
     with claimed(tmp_path):
         assert f"process {os.getpid()} on " in (tmp_path / "work" / "claim").read_text()
+
+
+def test_an_output_that_cannot_be_a_folder_is_one_line_with_the_knob(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/out' cannot be made a folder \(Not a directory\): set out="):
+        claimed(tmp_path / "file" / "out").__enter__()
