@@ -100,7 +100,7 @@ def test_a_clip_of_the_paper_has_9680_tokens() -> None:
         (["train", "model=33b"], "no model is called '33b'"),
         (["train", "model.width=130"], "model.width=130 does not divide into 4 heads"),
         (["train", "text.width=32"], "set model.text_width=32 or text.width=64"),
-        (["train", "data.budget=10"], "set data.budget=280"),
+        (["train", "data.budget=10"], "set data.budget=224"),
         (["train", "name=../up"], "name='../up' names a folder"),
         (["train", "codec.kind=vae"], "codec.kind='vae' is not one of embedded, wan"),
         (["train", "stray"], "'stray' is not key=value"),
