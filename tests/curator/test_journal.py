@@ -106,6 +106,15 @@ def test_a_line_cut_off_at_any_byte_is_taken_away_and_the_others_stay(tmp_path: 
     assert Journal(tmp_path, "probe", "f" * 32).of(outcome(1).source, tmp_path) == outcome(1)
 
 
+def test_a_line_with_a_flipped_bit_is_not_believed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "probe", "f" * 32)
+    journal.add(outcome(1))
+    data = journal.path.read_bytes()
+    place = data.index(b"0.333")
+    journal.path.write_bytes(data[:place] + b"0.353" + data[place + 5 :])
+    assert Journal(tmp_path, "probe", "f" * 32).of(outcome(1).source, tmp_path) is None
+
+
 def test_a_changed_source_a_missing_file_and_other_settings_are_done_again(tmp_path: Path) -> None:
     video = videos(1)[0]
     clip = Clip("c", video.path, video.video_id, 0, 3, thumb="thumbs/c.jpg")

@@ -65,3 +65,11 @@ def test_a_sweep_takes_what_a_killed_writer_left_and_nothing_else(tmp_path: Path
         path.unlink()
     sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*")) == [".claim", "a.12.jpg", "manifest.json", "thumbs"]
+
+
+def test_a_file_gets_its_name_by_renaming_so_that_no_half_of_it_ever_has_it(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+        written = temporary.stat().st_ino
+        assert not (tmp_path / "a.txt").exists()
+    assert (tmp_path / "a.txt").stat().st_ino == written
