@@ -383,7 +383,8 @@ def band_of(facts: Facts) -> dict[str, Any] | None:
         "sentence": "Rows of these weights have length 1, so a step can only turn them. The band reaches from the "
         "angle that pure noise would give (left end) to that of perfectly agreeing gradients (right end); the dot is "
         f"the median of {len(lines)} measured steps at the highest learning rate. {inside} of {len(rows)} weights lie "
-        f"inside; the angles are {least:.2f} to {most:.2f} times the left end.",
+        f"inside; the angles are {least:.2f} to {most:.2f} times the left end. The left end is for noise of one size: "
+        "gradients that are large in one step and small in the next turn the rows less.",
         "chart": charts.bands(rows, "mean angle in radians"),
     }
 
