@@ -153,7 +153,8 @@ class ShardReader:
 
 
 def read_clip(reader: ShardReader, clip: ListedClip, draw: Draw) -> EncodedClip:
-    """The clip with the caption that was drawn. ClipError where bytes, shape or hash are not what the index says."""
+    """The clip with the caption that was drawn. ClipError where bytes, shape or hash are not what the index
+    says, or a number is not finite: it would spoil the step of every rank."""
     row = clip.row
     z_CTHW = _tensors(reader, LATENT_STORE, row, row.key + LATENT, clip.latent, row.sha256["latent"]).get("latent")
     if z_CTHW is None or tuple(z_CTHW.shape) != row.latent_shape or not z_CTHW.is_floating_point():
@@ -164,6 +165,9 @@ def read_clip(reader: ShardReader, clip: ListedClip, draw: Draw) -> EncodedClip:
     if text_LD is None or text_LD.ndim != 2 or len(text_LD) != wanted:
         found = f"no tensor `{draw.caption}`" if text_LD is None else f"{tuple(text_LD.shape)} as `{draw.caption}`"
         raise ClipError(f"{row.key}{TEXT} holds {found}, the index says {wanted} tokens")
+    for member, tensor in ((LATENT, z_CTHW), (TEXT, text_LD)):
+        if not bool(torch.isfinite(tensor).all()):
+            raise ClipError(f"{row.key}{member} of {row.shard} holds numbers that are not finite")
     grid = token_grid(row.latent_shape)
     return EncodedClip(
         key=row.key,

@@ -243,6 +243,8 @@ def _settings(word: str) -> list[str]:
 
         preset(value)  # its ValueError names the nearest one
         return [f"model.{size}={number}" for size, number in PRESETS[value].items()]
+    if equals and not key:
+        raise ValueError(f"{word!r} has no key: settings are written key=value")
     if value.startswith("~/"):
         value = os.path.expanduser(value)
     return [f"{SHORT.get(key, key)}{equals}{value}"]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nemo_summer.checkpoints import layout
 from nemo_summer.checkpoints.layout import CheckpointError
+from nemo_summer.config.composed import object_of
 from nemo_summer.dit.config import DitConfig
 from nemo_summer.dit.model import Dit
 
@@ -48,6 +49,8 @@ def write_model(
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, temporary / MODEL)
         if codec is not None:
             shutil.copytree(codec, temporary / CODEC)
+        for file in (path for path in temporary.rglob("*") if path.is_file()):
+            layout.flush_file(file)
         sha256 = layout.seal(temporary / MODEL).sha256
         config = {"format": FORMAT, "model": asdict(dit_cfg), "sha256": {MODEL: sha256}, "extra": dict(extra or {})}
         layout.write_flushed(temporary / CONFIG, json.dumps(config, indent=1).encode())
@@ -68,16 +71,36 @@ def read_model(folder: Path) -> tuple[Dit, dict[str, Any]]:
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG)
-    try:
-        dit_cfg = DitConfig(**config["model"])
-    except (KeyError, TypeError, ValueError) as error:
-        known = ", ".join(field.name for field in fields(DitConfig))
-        raise CheckpointError(f'{folder / CONFIG} has no usable "model" ({error}); it may hold {known}') from None
-    weights = _read_tensors(folder / MODEL, config.get("sha256", {}).get(MODEL))
+    dit_cfg = _sizes_in(config, folder / CONFIG)
+    extra, sha256 = (_group(config, name, folder / CONFIG) for name in ("extra", "sha256"))
+    weights = _read_tensors(folder / MODEL, sha256.get(MODEL))
+    _check_count(weights, dit_cfg, folder)
     check_weights(weights, dit_cfg, str(folder / MODEL))
     model = dit_cfg.build()
     model.load_state_dict(weights)
-    return model.eval(), config.get("extra", {})
+    return model.eval(), extra
+
+
+def _sizes_in(config: Mapping[str, Any], file: Path) -> DitConfig:
+    try:
+        return object_of(DitConfig, config["model"], f'"model" of {file}')
+    except (KeyError, ValueError) as error:
+        known = ", ".join(field.name for field in fields(DitConfig))
+        raise CheckpointError(f'{file} has no usable "model" ({error}); it may hold {known}') from None
+
+
+def _group(config: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
+    found = config.get(name, {})
+    if not isinstance(found, dict):
+        raise CheckpointError(f'{file} holds a {type(found).__name__} as "{name}", wanted is an object')
+    return found
+
+
+def _check_count(weights: Mapping[str, Tensor], dit_cfg: DitConfig, folder: Path) -> None:
+    """Before anything is built: a config of a million layers must cost nothing. Smaller lies `check_weights` names."""
+    told, held = dit_cfg.parameter_count(), sum(tensor.numel() for tensor in weights.values())
+    if told > 2 * held:
+        raise CheckpointError(f"{folder / CONFIG} tells of a model of {told:,} numbers, {MODEL} holds {held:,}")
 
 
 def check_weights(weights: Mapping[str, Tensor], dit_cfg: DitConfig, where: str) -> None:

@@ -151,6 +151,12 @@ def write_flushed(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def flush_file(path: Path) -> None:
+    """Writes a file that others wrote through to the disk."""
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def flush_folder(path: Path) -> None:
     """Makes the names in `path` (new files, renames) survive a power cut."""
     handle = os.open(path, os.O_RDONLY)

@@ -95,9 +95,15 @@ def load(path: Path, *, model: nn.Module, optimizer: Any, groups: ParallelGroups
     loader = layout.loader_file(groups.dp_rank)
     return Restored(
         step=manifest.step,
-        extra=json.loads((path / layout.EXTRA).read_text()),
+        extra=read_extra(path),
         loader_state=(path / loader).read_bytes() if with_loader and loader in manifest.files else None,
     )
+
+
+def read_extra(path: Path) -> dict[str, Any]:
+    """What the training loop left in the checkpoint for itself; read without touching model or optimizer."""
+    found: dict[str, Any] = json.loads((Path(path) / layout.EXTRA).read_text())
+    return found
 
 
 def _check_loader_ranks(path: Path, manifest: Manifest, groups: ParallelGroups) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -134,8 +133,7 @@ def _flush_tensors(temporary: Path, groups: ParallelGroups) -> list[str]:
     for file in sorted((*(temporary / layout.WEIGHTS).iterdir(), *(temporary / layout.OPTIMIZER).iterdir())):
         shard = re.match(r"__(\d+)_", file.name)
         if int(shard[1] if shard else 0) == groups.rank:
-            with open(file, "rb") as stream:
-                os.fsync(stream.fileno())
+            layout.flush_file(file)
             names.append(str(file.relative_to(temporary)))
     return names
 

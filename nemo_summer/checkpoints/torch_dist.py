@@ -11,15 +11,15 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemWriter
 
-from nemo_summer.checkpoints.agree import all_agree
-from nemo_summer.checkpoints.layout import read_metadata
+from nemo_summer.checkpoints.agree import all_agree, describe
+from nemo_summer.checkpoints.layout import CheckpointError, read_metadata
 from nemo_summer.parallel import cpu
 from nemo_summer.parallel.groups import ParallelGroups
 
 cpu.install()  # must come before the first import of megatron; does nothing where there is a GPU
 
 from megatron.core import dist_checkpointing  # noqa: E402
-from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config  # noqa: E402
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, CheckpointingException, save_config  # noqa: E402
 from megatron.core.dist_checkpointing.serialization import get_default_save_common_strategy  # noqa: E402
 from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess  # noqa: E402
 from megatron.core.dist_checkpointing.strategies import torch as megatron_torch  # noqa: E402
@@ -49,14 +49,20 @@ def write(folder: Path, state: dict[str, Any], groups: ParallelGroups, failure: 
 
 
 def read(folder: Path, state: dict[str, Any], groups: ParallelGroups) -> dict[str, Any]:
-    """The sharded state dict filled from a torch_dist folder that any number of ranks wrote."""
+    """The sharded state dict filled from a torch_dist folder that any number of ranks wrote.
+
+    CheckpointError where it holds other tensors, or of another size.
+    """
     read_metadata(folder)  # now megatron may open it
     strategy = dist_checkpointing.serialization.get_default_load_sharded_strategy(str(folder))
     if groups.dp_size > 1:
         strategy = FullyParallelLoadStrategyWrapper(strategy, groups.dp_cp_group)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # megatron calls names that torch is about to rename
-        return dist_checkpointing.load(state, str(folder), strategy)
+        try:
+            return dist_checkpointing.load(state, str(folder), strategy)
+        except CheckpointingException as error:
+            raise CheckpointError(f"{folder} does not fit this model: {describe(error)}") from None
 
 
 class WriteInThisProcess(megatron_torch.TorchDistSaveShardedStrategy):

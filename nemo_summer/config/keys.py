@@ -80,7 +80,7 @@ def nearest_key(schema: type, wrong: str) -> str:
     if near := difflib.get_close_matches(last, lasts, n=1, cutoff=0.75):
         return f"did you mean {' or '.join(name for name, end in zip(names, lasts) if end == near[0])}?"
     known = inside or [entry.name for entry in fields(schema)]
-    return f"{parent or 'a recipe'} has {', '.join(name.rpartition('.')[2] for name in known)}"
+    return f"{parent if inside else 'a recipe'} has {', '.join(name.rpartition('.')[2] for name in known)}"
 
 
 def described(kind: Any) -> str:

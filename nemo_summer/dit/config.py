@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +57,8 @@ class DitConfig:
             raise ValueError(
                 f"model.time_width={self.time_width} must be even: set model.time_width={self.time_width + 1}"
             )
-        if self.hidden < 1:
-            raise ValueError(f"model.mlp_ratio={self.mlp_ratio} leaves no hidden width: set model.mlp_ratio=4")
+        if not math.isfinite(self.mlp_ratio) or self.hidden < 1:
+            raise ValueError(f"model.mlp_ratio={self.mlp_ratio} gives no hidden width: set model.mlp_ratio=4")
         if not 0 <= self.zero_frequency_share <= 1 or not 0 < self.frequency_min <= self.frequency_max:
             raise ValueError(
                 f"model.frequency_min={self.frequency_min}, model.frequency_max={self.frequency_max} and "

@@ -37,7 +37,11 @@ NAMES: dict[str, str] = {
 }
 """Every name that `install` replaces, and who asks for it."""
 
-NOISE = ("full scope is deprecated", "`torch.distributed.*` is deprecated")
+NOISE = (
+    "full scope is deprecated",
+    "`torch.distributed.*` is deprecated",
+    "The .grad attribute of a Tensor that is not a leaf",
+)
 """Warnings about megatron's own calls, which its users cannot change."""
 
 _UNDO: list[tuple[Any, str, Any]] = []

@@ -10,6 +10,7 @@ No torch here until the agent runs, so that a rank can ask for its end with its 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -215,6 +216,7 @@ def agent(words: Sequence[str]) -> int:
 
     _hear_signals_once()
     _spare_hopeless_restarts()
+    _leave_known_ends_to_the_ranks()
     try:
         run.main(list(words))
     except SignalException as ended:
@@ -264,6 +266,13 @@ def _spare_hopeless_restarts() -> None:
         return result
 
     LocalElasticAgent._monitor_workers = look_and_judge
+
+
+def _leave_known_ends_to_the_ranks() -> None:
+    """A rank that ends with BAD_INPUT or REQUEUE has said why in one line; torch would add some about process ids."""
+    known = ("Sending process", *(f"failed (exitcode: {code})" for code in (BAD_INPUT, REQUEUE)))
+    logger = logging.getLogger("torch.distributed.elastic.multiprocessing.api")
+    logger.addFilter(lambda record: not record.getMessage().startswith(known))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -48,12 +49,12 @@ class Log(AbstractContextManager["Log"]):
     def write(self, state: TrainState, report: StepReport) -> None:
         if self.out is None:
             return
-        self._loss = report.loss if self._loss is None else 0.9 * self._loss + 0.1 * report.loss
+        if math.isfinite(report.loss):  # one bad step must not blot out the mean of all later ones
+            self._loss = report.loss if self._loss is None else 0.9 * self._loss + 0.1 * report.loss
         self._show(state, report)
         if state.step % self.every == 0 or state.step == self.steps or report.band or not report.finite:
             line = self._line(state, report)
-            with open(self.history, "a") as file:  # type: ignore[arg-type]
-                file.write(json.dumps(line) + "\n")
+            _append_line(self.out / "history.jsonl", json.dumps(line))
             self.scalars(state.step, line)
 
     def scalars(self, step: int, values: Mapping[str, object], under: str = "train") -> None:
@@ -97,8 +98,9 @@ class Log(AbstractContextManager["Log"]):
     def _show(self, state: TrainState, report: StepReport) -> None:
         done, seconds = state.step - self._first_step, time.monotonic() - self._began
         eta_s = seconds / done * (self.steps - state.step)
+        loss = "-" if self._loss is None else f"{self._loss:.4f}"
         text = (
-            f"step {state.step}/{self.steps}  loss {self._loss:.4f}  lr {report.lr:.2e}  |g| {report.grad_norm:.2f}  "
+            f"step {state.step}/{self.steps}  loss {loss}  lr {report.lr:.2e}  |g| {report.grad_norm:.2f}  "
             f"{report.tokens / report.seconds:,.0f} tokens/s  {seconds / done:.2f} s/step  ETA {_clock(eta_s)}"
         )
         if sys.stderr.isatty():
@@ -130,10 +132,19 @@ def _leaves(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}/")
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             yield from _leaves({str(i): v for i, v in enumerate(value)}, f"{prefix}{name}/")
         elif isinstance(value, int | float) and name != "step":
             yield f"{prefix}{name}", float(value)
+
+
+def _append_line(path: Path, text: str) -> None:
+    """OSError, with the file, where the disk is full: the system names none when a write fails."""
+    try:
+        with open(path, "a") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _replace_text(path: Path, text: str) -> None:

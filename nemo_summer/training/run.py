@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -53,7 +54,10 @@ class Run:
     def __post_init__(self) -> None:
         self._rounds = self.cfg.rounds(self.groups.dp_size)
         self._packs: Iterator[PackedBatch] = iter(self.loader)
+        self.step_began = time.perf_counter()
 
     def next_packs(self) -> list[PackedBatch]:
-        """This rank's packs of the next step, one per round of accumulation."""
+        """This rank's packs of the next step, one per round of accumulation. The step's time begins here: waiting for
+        data is part of it."""
+        self.step_began = time.perf_counter()
         return [next(self._packs).to(self.groups.device) for _ in range(self._rounds)]

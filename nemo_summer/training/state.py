@@ -43,6 +43,7 @@ class StepReport:
     finite: bool
     """False where the gradients were not, and the step was left out."""
     seconds: float
+    """From asking for the packs to the turned weights."""
     stop_asked: bool = False
     """Some rank was told to stop (a signal): all ranks save this step and end."""
     band: BandReport | None = None

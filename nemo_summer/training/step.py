@@ -27,7 +27,6 @@ LEVELS = 8
 
 def take_step(run: Run, packs: Sequence[PackedBatch], state: TrainState) -> StepReport:
     """Trains on `packs`, one per round of accumulation, and says what happened over all ranks."""
-    began = time.perf_counter()
     lr = run.optim.lr * lr_factor(state.step, run.cfg.steps, run.optim.warmup_steps, run.optim.cooldown_share)
     set_lr(run.optimizer, lr)
     run.model.zero_grad_buffer()
@@ -49,7 +48,7 @@ def take_step(run: Run, packs: Sequence[PackedBatch], state: TrainState) -> Step
         lr=lr,
         grad_norm=float(grad_norm or 0.0),
         finite=bool(finite),
-        seconds=time.perf_counter() - began,
+        seconds=time.perf_counter() - run.step_began,
         stop_asked=stops > 0,
         band=band,
         clip_ids=tuple(clip for pack in packs for clip in pack.clip_ids),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from nemo_summer.diffusion.path import interpolate, velocity
 from nemo_summer.parallel.groups import ParallelGroups
 from nemo_summer.training.run import Run
 from nemo_summer.training.state import TrainState
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,19 @@ class Validate:
 
 def append_validation(path: Path, found: Validation, step: int) -> None:
     """Adds one entry to the list in `path`; entries of this step or later ones (a run before a resume) are replaced."""
-    before = json.loads(path.read_text()) if path.exists() else []
-    entries = [entry for entry in before if entry["step"] < step] + [found.to_json(step)]
+    entries = [entry for entry in _read_entries(path) if entry["step"] < step] + [found.to_json(step)]
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(entries, indent=1))
     temporary.replace(path)
+
+
+def _read_entries(path: Path) -> list[dict]:
+    """What the list in `path` holds; [] without it, and where it is damaged, which a line in the log says."""
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text())
+        return [entry for entry in found if isinstance(entry["step"], int)]
+    except (ValueError, TypeError, KeyError) as error:
+        log.warning("%s is damaged (%s): a new list is begun", path, error)
+        return []

@@ -26,7 +26,7 @@ class Source:
     def read(self) -> dict[str, Tensor]:
         """The weights by name. ValueError where they are damaged."""
         if "gamma" in self.about:
-            return _read_average(self.path / WEIGHTS)
+            return _read_average(self.path / WEIGHTS, self.about.get("sha256"))
         from nemo_summer.checkpoints.load import read_weights
 
         return read_weights(self.path)
@@ -73,11 +73,15 @@ def _checkpoint(path: Path) -> Source:
     return Source(path, {"step": step_of(path)})
 
 
-def _read_average(path: Path) -> dict[str, Tensor]:
+def _read_average(path: Path, sha256: str | None) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from nemo_summer.checkpoints.layout import seal
+
     try:
+        if sha256 is not None and seal(path).sha256 != sha256:
+            raise ValueError(f"{path} is not what was written: {AVERAGE} has another sha256; run summer ema again")
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read ({error}): run summer ema again") from None

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from nemo_summer.recipe import Recipe
 
 
+LINES = 20
+"""Files without clips that are told on the terminal."""
+MANIFEST = "manifest.json"
+
+
 def run(recipe: Recipe) -> int:
     """Makes the dataset `recipe.out` of the footage in `recipe.input`. ValueError where no clip was kept."""
     from curator.pipeline import curate
@@ -18,7 +23,7 @@ def run(recipe: Recipe) -> int:
     footage = footage_of(recipe)
     made = curate(recipe.curate, footage, Path(recipe.out), recipe.clip, recipe.codec, recipe.text)
     _print_table(made)
-    for line in made.warnings:
+    for line in [*_failures(made), *made.warnings]:
         print(f"summer: {line}", file=sys.stderr)
     if made.clips_kept == 0:
         raise ValueError(_why_nothing(made))
@@ -70,6 +75,13 @@ def _rows(made: Manifest) -> list[tuple[str, int, str]]:
         *((f"  dropped by {rule}", count, "") for rule, count in sorted(made.clips_dropped.items())),
         ("  kept", made.clips_kept, f"{made.seconds_kept:.0f} s, {share}" if share else ""),
     ]
+
+
+def _failures(made: Manifest) -> list[str]:
+    """A line per file that gave no clips, with the finding and what to do; the manifest has all of them."""
+    rest = len(made.failures) - LINES
+    lines = [failure["message"] for failure in made.failures[:LINES]]
+    return [*lines, f"and {rest} more files: {MANIFEST} names them all"] if rest > 0 else lines
 
 
 def _examples(made: Manifest, reason: str) -> str:

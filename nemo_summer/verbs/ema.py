@@ -13,14 +13,14 @@ from nemo_summer.verbs.run_folder import AVERAGE, CHECKPOINTS, EMA, RECIPE, WEIG
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nemo_summer.checkpoints.layout import FileSeal
     from nemo_summer.ema.power import Choice, Weights
     from nemo_summer.recipe import Recipe
 
 
 def run(recipe: Recipe) -> int:
     """Writes OUT/ema and prints what each exponent scored."""
-    from safetensors.torch import save_file
-
+    from nemo_summer.checkpoints.layout import write_flushed
     from nemo_summer.checkpoints.load import read_weights
     from nemo_summer.config import write_recipe
     from nemo_summer.ema.power import average, choose_exponent
@@ -31,18 +31,37 @@ def run(recipe: Recipe) -> int:
     out = Path(recipe.out) / EMA
     out.mkdir(parents=True, exist_ok=True)
     (out / AVERAGE).unlink(missing_ok=True)  # until the weights are whole, this folder holds no average
-    save_file(average(paths, choice.best.gamma, read_weights), out / f".{WEIGHTS}")
-    os.replace(out / f".{WEIGHTS}", out / WEIGHTS)
+    seal = _write_weights(average(paths, choice.best.gamma, read_weights), out)
     write_recipe(recipe, out / RECIPE)
     told = {
         **asdict(choice.best),
+        "sha256": seal.sha256,
         "checkpoints": [path.name for path in paths],
         "table": [asdict(t) for t in choice.table],
     }
-    (out / f".{AVERAGE}").write_text(json.dumps(told, indent=1) + "\n")
+    write_flushed(out / f".{AVERAGE}", json.dumps(told, indent=1).encode() + b"\n")
     os.replace(out / f".{AVERAGE}", out / AVERAGE)
     print(f"{out}: gamma {choice.best.gamma:g}. Next: summer convert out={recipe.out}")
     return 0
+
+
+def _write_weights(weights: Weights, out: Path) -> FileSeal:
+    """Whole or not at all. ValueError where they cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    from nemo_summer.checkpoints.layout import flush_file, seal
+
+    waiting = out / f".{WEIGHTS}"
+    try:
+        save_file(weights, waiting)
+        flush_file(waiting)
+        found = seal(waiting)
+        os.replace(waiting, out / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        waiting.unlink(missing_ok=True)
+        raise ValueError(f"{out / WEIGHTS} was not written ({error}): free space there, or set out=ANOTHER") from None
+    return found
 
 
 def checkpoints_of(recipe: Recipe) -> list[Path]:
@@ -61,11 +80,14 @@ def checkpoints_of(recipe: Recipe) -> list[Path]:
 
 def score_of(recipe: Recipe) -> Callable[[Weights], float]:
     """Validation loss of a set of weights, on plain torch layers, in this process."""
+    import torch
+
     from energon_datasets.loader import read_validation
     from nemo_summer.checkpoints.export import check_weights
     from nemo_summer.training.validate import validate
 
-    packs = read_validation(recipe.data, recipe.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    packs = [pack.to(device) for pack in read_validation(recipe.data, recipe.seed)]
     if not packs:
         if len(recipe.ema.gammas) == 1:
             return lambda weights: 0.0
@@ -73,7 +95,7 @@ def score_of(recipe: Recipe) -> Callable[[Weights], float]:
             f"{recipe.data.path} has no held-out clip to choose the exponent by: set ema.gammas=[6.94], or curate with "
             f"more footage"
         )
-    model = recipe.model.build()
+    model = recipe.model.build().to(device)
 
     def score(weights: Weights) -> float:
         check_weights(weights, recipe.model, "the checkpoints")

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from enum import Enum
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints, inside its `out`."""
+ALONE_AFTER_S = 10.0
+"""A rank that still lives so long after its error is the only one that met it."""
 
 
 def run(recipe: Recipe) -> int:
@@ -48,10 +52,18 @@ def main(words: list[str]) -> int:
             job, state = build(recipe, groups, opened)
             state = train(job, state)
     except (ValueError, ArithmeticError, OSError) as error:
-        print(f"summer: {error}" if groups.is_first else f"summer: rank {groups.rank}: {error}", file=sys.stderr)
+        _tell(error, groups)
         return BAD_INPUT
     stop(groups)
     return 0 if state.step >= recipe.train.steps else REQUEUE
+
+
+def _tell(error: Exception, groups: ParallelGroups) -> None:
+    """One line. What all ranks find the first one says: the others wait, and end with it unless they failed alone."""
+    if not groups.is_first:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(ALONE_AFTER_S)
+    print(f"summer: {error}" if groups.is_first else f"summer: rank {groups.rank}: {error}", file=sys.stderr)
 
 
 def build(recipe: Recipe, groups: ParallelGroups, opened: ExitStack) -> tuple[Run, TrainState]:
@@ -126,7 +138,7 @@ def resume(recipe: Recipe, groups: ParallelGroups, *, model: Any, optimizer: Any
 
     ValueError where the checkpoint is of another model, objective or optimizer, with what differs.
     """
-    from nemo_summer.checkpoints.load import load, newest
+    from nemo_summer.checkpoints.load import load, newest, read_extra
     from nemo_summer.training.state import TrainState
 
     path = newest(Path(recipe.out) / CHECKPOINTS, groups)
@@ -134,14 +146,15 @@ def resume(recipe: Recipe, groups: ParallelGroups, *, model: Any, optimizer: Any
         return TrainState()
     if not recipe.train.resume:
         raise ValueError(f"{path} is there and train.resume=false: set out=ANOTHER_FOLDER, or remove it to start anew")
+    if not recipe.train.accept_changes:  # first, since a model of another size could not be filled
+        refuse_changes(path, read_extra(path)["fingerprint"], fingerprint_of(recipe))
     found = load(path, model=model, optimizer=optimizer, groups=groups, with_loader=not recipe.train.reset_data)
-    if not recipe.train.accept_changes:
-        refuse_changes(path, found.extra["fingerprint"], fingerprint_of(recipe))
     if found.loader_state is not None:
         loader.restore(found.loader_state)
     state = TrainState(**found.extra["state"])
     if groups.is_first:
-        print(f"going on from {path}, step {state.step} of {recipe.train.steps}", file=sys.stderr, flush=True)
+        done = "" if state.step < recipe.train.steps else ": nothing is left to do, raise train.steps to go on"
+        print(f"going on from {path}, step {state.step} of {recipe.train.steps}{done}", file=sys.stderr, flush=True)
     return state
 
 
@@ -181,8 +194,9 @@ def _strip_of(recipe: Recipe, groups: ParallelGroups) -> Any:
 
     def strip(model: Any) -> torch.Tensor:
         found = sample_latents(
-            model, text, prompts, latent_shape(recipe.clip), cfg, recipe.objective, fps=recipe.clip.fps
-        )
+            model, text, prompts, latent_shape(recipe.clip), cfg, recipe.objective,
+            fps=recipe.clip.fps, device=groups.device,
+        )  # fmt: skip
         rgb_THWC = to_rgb(codec.decode(next(iter(found))[None])[0])
         return torch.from_numpy(rgb_THWC[:: max(1, len(rgb_THWC) // 6)]).permute(1, 0, 2, 3).flatten(1, 2)
 

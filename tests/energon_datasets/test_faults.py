@@ -1,6 +1,9 @@
 """Broken shards: what cannot be read is named once, counted, and the rest goes on."""
 
+import hashlib
 import logging
+import math
+import struct
 from collections import Counter
 
 import pytest
@@ -10,7 +13,7 @@ from energon_datasets.lists import members, prepare
 from energon_datasets.loader import open_loader, read_validation
 from energon_datasets.shard_schema import LATENT, TEXT, VIDEO, read_index
 from tests.energon_datasets.test_loader import config, take
-from tests.energon_datasets.tiny_dataset import write_tar
+from tests.energon_datasets.tiny_dataset import finish, write_tar
 
 
 def rows_of(dataset, shard, split="train"):
@@ -48,9 +51,23 @@ def remove_a_shard(dataset):
     return [row.key for row in rows_of(dataset, "shard_000000.tar")], "is not in latents/shard_000000.tar"
 
 
+def write_a_nan(dataset):
+    """As a codec that overflowed would: the index knows the bytes, so only the numbers tell."""
+    row = rows_of(dataset, "shard_000000.tar")[1]
+    path, index = dataset / "latents" / row.shard, dataset / "index" / "clips.jsonl"
+    span, data = members(path)[row.key + LATENT], bytearray(path.read_bytes())
+    end = span.offset + span.size
+    data[end - 4 : end] = struct.pack("<f", math.nan)
+    path.write_bytes(data)
+    sha256 = hashlib.sha256(data[span.offset : end]).hexdigest()
+    index.write_text(index.read_text().replace(row.sha256["latent"], sha256))
+    finish(dataset)
+    return [row.key], "holds numbers that are not finite"
+
+
 @pytest.mark.parametrize(
     ("break_it", "workers"),
-    [(flip_a_byte, 0), (remove_a_member, 0), (cut_a_shard, 0), (cut_a_shard, 2), (remove_a_shard, 0)],
+    [(flip_a_byte, 0), (write_a_nan, 0), (remove_a_member, 0), (cut_a_shard, 0), (cut_a_shard, 2), (remove_a_shard, 0)],
 )
 def test_unreadable_clips_are_named_once_counted_and_left_out(copy, caplog, break_it, workers):
     broken, message = break_it(copy)

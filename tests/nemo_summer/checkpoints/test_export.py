@@ -123,6 +123,14 @@ def test_a_tensor_of_another_size_is_named(exported: Path) -> None:
         ('{"format": 1}', 'has no usable "model"'),
         ('{"format": 1, "model": {"widht": 3}}', "widht"),
         ('{"format": 1, "model": {"width": 33, "heads": 2}}', "model.width=33 does not divide"),
+        ('{"format": 1, "model": {"width": "wide"}}', "width"),
+        ('{"format": 1, "model": {"width": 1.5}}', "width"),
+        ('{"format": 1, "model": {"mlp_ratio": Infinity}}', "mlp_ratio"),
+        ('{"format": 1, "model": {"layers": 1000000000}}', "holds"),
+        ('{"format": 1, "model": {"width": 1099511627776}}', "holds"),
+        ('{"format": 1, "model": [3]}', 'no usable "model"'),
+        ('{"format": 1, "model": {}, "sha256": "x"}', 'a str as "sha256"'),
+        ('{"format": 1, "model": {}, "extra": [1]}', 'a list as "extra"'),
     ],
 )
 def test_a_config_that_cannot_be_used_is_named(exported: Path, text: str | None, finding: str) -> None:

@@ -53,6 +53,14 @@ def test_a_skipped_step_and_a_measured_one_are_always_written(tmp_path):
     assert "skipped" in lines[0] and lines[1]["band"] == {"w": [0.05, 0.2]}
 
 
+def test_one_step_that_was_not_finite_does_not_spoil_the_progress_of_later_ones(tmp_path, capsys):
+    with Log(out=tmp_path, steps=3, every=1) as log:
+        log.resume_at(0)
+        for step, loss in enumerate((1.0, float("nan"), 1.0), 1):
+            log.write(TrainState(step=step), report(loss=loss))
+    assert "step 3/3  loss 1.0000  " in capsys.readouterr().err
+
+
 def test_other_ranks_write_nothing(tmp_path, capsys):
     with Log(out=None, steps=10, every=1) as log:
         log.resume_at(0)
@@ -66,8 +74,9 @@ def test_numbers_reach_tensorboard_under_their_path(tmp_path):
 
     with Log(out=tmp_path, steps=10, every=1) as log:
         log.resume_at(0)
-        log.write(TrainState(step=1), report(loss=1.5))
+        log.write(TrainState(step=1), report(loss=1.5, band=BandReport(rotation={"w": 0.5}, band={"w": (0.25, 1.0)})))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert events.Scalars("train/loss")[0].value == 1.5
+    assert [events.Scalars(f"train/band/w/{end}")[0].value for end in (0, 1)] == [0.25, 1.0]
     assert json.loads((tmp_path / "history.jsonl").read_text())["tokens_per_s"] == 400.0

@@ -1,3 +1,5 @@
+import json
+
 import torch
 from torch import nn
 
@@ -25,6 +27,14 @@ def pack_of(clips: int, grid: tuple[int, int, int], latent_frames: int, seed: in
         loss_weight_N=torch.ones(clips),
         clip_ids=tuple(f"clip-{seed}-{i}" for i in range(clips)),
     )
+
+
+def test_a_damaged_list_of_validations_is_named_and_begun_anew(tmp_path, caplog):
+    path = tmp_path / "validation.json"
+    path.write_text('[{"step": 1')  # what a full disk or another program left
+    append_validation(path, validate(Zero(), [pack_of(1, (1, 2, 2), 2)]), 5)
+    assert [entry["step"] for entry in json.loads(path.read_text())] == [5]
+    assert f"{path} is damaged" in caplog.text
 
 
 class Zero(nn.Module):

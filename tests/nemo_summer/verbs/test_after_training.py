@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from nemo_summer import cli
@@ -83,6 +86,27 @@ def test_a_run_goes_from_checkpoints_to_mp4s_with_its_own_recipe(run: Path, caps
             48,
             9,
         )
+
+
+def test_an_average_of_which_a_byte_changed_is_not_exported(run: Path, tmp_path: Path, capsys) -> None:
+    out = shutil.copytree(run, tmp_path / "run")
+    assert cli.main(["ema", f"out={out}", "ema.gammas=[4]"]) == 0, capsys.readouterr().err
+    file = out / "ema/weights.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert cli.main(["convert", f"out={out}"]) == 2
+    assert f"{file} is not what was written" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_average(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def full(*args: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    out = shutil.copytree(run, tmp_path / "run")
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    assert cli.main(["ema", f"out={out}", "ema.gammas=[4]"]) == 2
+    assert "ema/weights.safetensors was not written (No space left on device)" in capsys.readouterr().err
+    assert not (out / "ema/average.json").exists()
 
 
 def test_convert_takes_the_newest_checkpoint_where_there_is_no_average_or_what_it_is_told(run: Path) -> None:
