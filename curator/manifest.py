@@ -95,7 +95,10 @@ def read_manifest(path: Path) -> Manifest:
         raise ValueError(f"{str(path)!r} is not a manifest ({fault}): delete it and run the curator again") from fault
     if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
         raise ValueError(f"{str(path)!r} is not a manifest of format {FORMAT}: delete it and run the curator again")
-    return Manifest(**values)
+    try:
+        return Manifest(**values)
+    except TypeError as fault:
+        raise ValueError(f"{str(path)!r} is not a manifest ({fault}): delete it and run the curator again") from fault
 
 
 def tally(found: Found, records: Sequence[Video | Clip]) -> Manifest:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from curator.captions.motion_words import CameraWords
 from curator.captions.rules import RuleCaptions
@@ -38,12 +42,23 @@ from curator.shards.write import WriteShards
 from curator.stage import Stage
 from curator.walk import walk
 from curator.whole_files import sweep
-from energon_datasets.shard_schema import DATASET_FILE
+from energon_datasets.shard_schema import (
+    CODEC_FOLDER,
+    COLUMNS_FILE,
+    DATASET_FILE,
+    INDEX_FILE,
+    LATENT_STORE,
+    TEXT_STORE,
+    VIDEO_STORE,
+)
 from nemo_summer.encoders.text import TextConfig
 from nemo_summer.encoders.video_vae import CodecConfig
 from nemo_summer.shapes import ClipShape
 
 MANIFEST = "manifest.json"
+
+OWN_FOLDERS = ("work", "thumbs", CODEC_FOLDER, Path(INDEX_FILE).parent.name, LATENT_STORE, TEXT_STORE, VIDEO_STORE)
+"""Folders of the output that only the curator writes to; what a kill left is looked for there and nowhere else."""
 
 
 @dataclass(kw_only=True)
@@ -54,6 +69,10 @@ class ShardsConfig:
     """A tar file above this is closed and the next begun."""
     thumb_width: int = 160
     """Columns of the small pictures of every clip."""
+
+    def __post_init__(self) -> None:
+        if not self.shard_mb > 0:
+            raise ValueError(f"curate.shards.shard_mb={self.shard_mb:g} is no size of a file: set it to 512")
 
 
 @dataclass(kw_only=True)
@@ -80,6 +99,10 @@ class CurateConfig:
     runner: RunnerConfig = field(default_factory=RunnerConfig)
     device: str = "cpu"
     """Where the codec and the text encoder run: `cpu` or `cuda`."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"curate.device={self.device!r} is no device: set it to cpu or cuda")
 
 
 def stages(
@@ -123,12 +146,16 @@ def curate(
     """Makes the dataset `out` of the videos in `input`; the manifest that was also written to `out`.
 
     The same call on a finished folder returns at once; after a kill it goes on. A video or clip that fails is counted
-    and named in the manifest. ValueError where `input` is no folder, `out` is in use, or the disk is full.
+    and named in the manifest. ValueError where `input` is no folder or lies in `out`, `out` is in use, or the disk is
+    full.
     """
     input, out = Path(os.path.abspath(input)), Path(os.path.abspath(out))
     began = time.perf_counter()
+    keep_apart(input, out)
+    if cfg.device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"curate.device={cfg.device}, but torch finds no GPU here: set curate.device=cpu")
     with claimed(out):
-        sweep(out)
+        sweep_own(out)
         found = find_videos(input, cfg.find, skip=out)
         way = stages(cfg, input, out, clip, codec, text)
         fingerprint = fingerprint_of(way, repr(replace(found, videos=tuple(replace(v, root="") for v in found.videos))))
@@ -151,6 +178,23 @@ def curate(
         return manifest
 
 
+def keep_apart(input: Path, out: Path) -> None:
+    """ValueError where the sources would lie among what is written: sources are only read."""
+    if input.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"out={str(out)!r} holds the footage of input={str(input)!r}: set out= to another folder")
+
+
+def sweep_own(out: Path) -> None:
+    """Removes what a killed run left half-written; strangers' files in `out` stay, whatever they are called."""
+    for folder in OWN_FOLDERS:
+        sweep(out / folder)
+    for name in (MANIFEST, DATASET_FILE, COLUMNS_FILE):
+        stem, _, suffix = name.partition(".")
+        for left in out.glob(f".{stem}.*.{suffix}"):
+            if re.fullmatch(r"\d+", left.name.split(".")[2]):
+                left.unlink(missing_ok=True)
+
+
 def nothing_found(input: Path, found: Found, cfg: FindConfig) -> str:
     holds = f"{str(input)!r} holds no video ({found.other_files} other files)"
     wanted = ", ".join(cfg.suffixes[:4])
@@ -169,10 +213,13 @@ def finished_manifest(out: Path, fingerprint: str) -> Manifest | None:
 
 
 def dataset_is_whole(out: Path) -> bool:
-    """Whether every file that `dataset.json` names is there."""
+    """Whether every file that `dataset.json` names is there, the small ones (all but the shards) with their content."""
     try:
-        files = json.loads((out / DATASET_FILE).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
+        files = dict(json.loads((out / DATASET_FILE).read_text(encoding="utf-8"))["files"])
+        small = [name for name in files if not name.endswith(".tar")]
+        if any(hashlib.sha256((out / name).read_bytes()).hexdigest() != files[name] for name in small):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     return all((out / name).exists() for name in files)
 

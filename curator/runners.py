@@ -53,6 +53,10 @@ class RunnerConfig:
     workers: int = 0
     """Workers of each group of stages; 0 takes one per CPU."""
 
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"curate.runner.workers={self.workers} is no number of workers: set it to 0 or more")
+
 
 @contextlib.contextmanager
 def open_runner(cfg: RunnerConfig) -> Iterator[Runner]:

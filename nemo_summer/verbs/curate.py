@@ -87,4 +87,6 @@ def _failures(made: Manifest) -> list[str]:
 def _examples(made: Manifest, reason: str) -> str:
     """The first files that failed for this reason."""
     files = [failure["file"] for failure in made.failures if failure["reason"] == reason]
+    # A file name may hold what a terminal takes for commands.
+    files = ["".join(letter if letter.isprintable() else "?" for letter in file) for file in files]
     return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")

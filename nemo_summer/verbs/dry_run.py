@@ -27,11 +27,12 @@ def plan_demo(recipe: Recipe) -> list[str]:
 
 
 def plan_curate(recipe: Recipe) -> list[str]:
-    from curator.pipeline import stages
+    from curator.pipeline import keep_apart, stages
     from curator.raw_videos.find import find_videos
     from nemo_summer.verbs.curate import footage_of
 
     footage, out = footage_of(recipe), Path(recipe.out)
+    keep_apart(footage, out)
     found = find_videos(footage, recipe.curate.find, skip=out)
     way = stages(recipe.curate, footage, out, recipe.clip, recipe.codec, recipe.text)
     size = sum(video.size_bytes for video in found.videos)
