@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemWriter
 
 from nemo_summer.checkpoints.agree import all_agree, describe
@@ -61,7 +62,7 @@ def read(folder: Path, state: dict[str, Any], groups: ParallelGroups) -> dict[st
         warnings.simplefilter("ignore", FutureWarning)  # megatron calls names that torch is about to rename
         try:
             return dist_checkpointing.load(state, str(folder), strategy)
-        except CheckpointingException as error:
+        except (CheckpointingException, CheckpointException) as error:
             raise CheckpointError(f"{folder} does not fit this model: {describe(error)}") from None
 
 
