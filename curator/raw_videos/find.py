@@ -36,7 +36,7 @@ class Found:
 
 
 def find_videos(root: Path, cfg: FindConfig, skip: Path | None = None) -> Found:
-    """The videos in and below `root` by path, each content once; nothing inside the folder `skip` (the output)."""
+    """The videos in and below `root` by path, each content once; nothing inside `skip` (the output) or other output of ours."""
     if not root.is_dir():
         raise ValueError(f"input={str(root)!r} is not a folder: set input= to the folder with the videos")
     videos: dict[str, Video] = {}
@@ -80,8 +80,16 @@ def content_digest(path: Path) -> tuple[str, int]:
     return digest_of(size.to_bytes(8, "big") + b"".join(parts)), size
 
 
+MADE_BY_US = ("work/claim", "demo.json", "samples.json")
+"""Files by which a folder shows that its videos were made here: a dataset, a demo, samples of a model."""
+
+
 def _files(root: Path, skip: Path | None) -> Iterator[Path]:
     skip = skip.resolve() if skip else None
     for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".") and (Path(folder) / name).resolve() != skip]
+        folders[:] = [name for name in folders if not name.startswith(".") and _is_footage(Path(folder) / name, skip)]
         yield from (Path(folder) / name for name in names if not name.startswith("."))
+
+
+def _is_footage(folder: Path, skip: Path | None) -> bool:
+    return folder.resolve() != skip and not any((folder / name).exists() for name in MADE_BY_US)

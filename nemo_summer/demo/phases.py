@@ -195,7 +195,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def listing_of(folder: Path) -> list[list[Any]]:
-    """Name, size and time of each file under `folder`: equal lists mean that nobody has touched the footage."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def listing_of(folder: Path, skip: Path) -> list[list[Any]]:
+    """Name, size and time of each file under `folder`, without `skip`: equal lists mean that nobody touched it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_relative_to(skip))
     return [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]

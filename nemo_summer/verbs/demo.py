@@ -131,7 +131,7 @@ def _footage(recipe: Recipe, folders: Folders) -> Phase:
         folder = footage_of(recipe)
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder of footage: set footage= to one, or leave it out to draw some")
-        files = listing_of(folder)
+        files = listing_of(folder.resolve(), skip=folders.out.resolve())
         return Phase("footage", f"takes {len(files)} files of {folder}", lambda: None, {"files": files}, makes=folder)
     videos, seconds = recipe.demo.videos, recipe.demo.seconds / max(1, recipe.demo.videos)
     plan_videos(recipe.seed, seconds, videos)  # refuses what cannot be drawn, before anything is done

@@ -12,6 +12,7 @@ import pytest
 
 from curator.manifest import read_manifest
 from curator.pipeline import CurateConfig, ShardsConfig, curate, dataset_is_whole, sweep_own
+from curator.raw_videos.find import FindConfig, find_videos
 from curator.runners import RunnerConfig
 from nemo_summer.encoders.text import TextConfig
 from nemo_summer.encoders.video_vae import CodecConfig
@@ -83,3 +84,18 @@ def test_files_without_clips_are_told_with_finding_and_knob_and_no_commands_to_t
     made = Manifest(failures=[failure] * (LINES + 2))
     assert _examples(made, "codec").startswith("a?]0;b?.mp4, ")
     assert _failures(made) == ["'a' has a fault: turn it"] * LINES + ["and 2 more files: manifest.json names them all"]
+
+
+def test_what_was_made_here_is_no_footage(tmp_path: Path) -> None:
+    """Else a demo or dataset inside the footage folder would feed on its own output at the next start."""
+    for name in (
+        "mine.mp4",
+        "data/work/claim",
+        "data/work/clips/a.mp4",
+        "run/samples/samples.json",
+        "run/samples/b.mp4",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = find_videos(tmp_path, FindConfig())
+    assert [Path(video.path).name for video in (*found.videos, *found.failed)] == ["mine.mp4"]
