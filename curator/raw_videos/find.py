@@ -36,7 +36,7 @@ class Found:
 
 
 def find_videos(root: Path, cfg: FindConfig, skip: Path | None = None) -> Found:
-    """The videos in and below `root` by path, each content once; nothing inside `skip` (the output) or other output of ours."""
+    """The videos in and below `root` by path, each content once; not those in `skip` (the output) or made by us."""
     if not root.is_dir():
         raise ValueError(f"input={str(root)!r} is not a folder: set input= to the folder with the videos")
     videos: dict[str, Video] = {}
