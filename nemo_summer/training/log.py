@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ class Log(AbstractContextManager["Log"]):
     every: int
     peak_flops_per_s: float = 0.0
     """Of all ranks' devices together, to say how busy they were (MFU); 0 where it is not known."""
+    lr_mults: Sequence[float] = ()
+    """Factors on the learning rate that the parameters have (optim/rules.py): each is a curve in TensorBoard."""
 
     def __post_init__(self) -> None:
         self._board: SummaryWriter | None = None
@@ -56,6 +58,7 @@ class Log(AbstractContextManager["Log"]):
             line = self._line(state, report)
             _append_line(self.out / "history.jsonl", json.dumps(line))
             self.scalars(state.step, line)
+            self.scalars(state.step, {f"x{mult:.3g}": mult * report.lr for mult in self.lr_mults}, "learning_rate")
 
     def scalars(self, step: int, values: Mapping[str, object], under: str = "train") -> None:
         """Every number in `values`, nested ones by their path, to TensorBoard."""

@@ -91,7 +91,13 @@ def build(recipe: Recipe, groups: ParallelGroups, opened: ExitStack) -> tuple[Ru
     loader = opened.enter_context(open_loader(recipe.data, "train", groups.dp_rank, groups.dp_size, recipe.seed))
     state = resume(recipe, groups, model=model, optimizer=optimizer, loader=loader)
     peak = peak_of(groups.device, dtype).flops_per_s * groups.world
-    log = Log(out=out if groups.is_first else None, steps=cfg.steps, every=cfg.log_every, peak_flops_per_s=peak)
+    log = Log(
+        out=out if groups.is_first else None,
+        steps=cfg.steps,
+        every=cfg.log_every,
+        peak_flops_per_s=peak,
+        lr_mults=sorted({rule.lr_mult for rule in rules.values()}),
+    )
     log.resume_at(state.step)
     job = Run(
         cfg=cfg,

@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from nemo_summer.training.log import Log, read_history
 from nemo_summer.training.state import StepReport, TrainState
 from nemo_summer.training.watch import BandReport
@@ -78,5 +80,6 @@ def test_numbers_reach_tensorboard_under_their_path(tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert events.Scalars("train/loss")[0].value == 1.5
+    assert events.Scalars("learning_rate/x0.25")[0].value == pytest.approx(0.25 * 0.1)  # of report()'s lr
     assert [events.Scalars(f"train/band/w/{end}")[0].value for end in (0, 1)] == [0.25, 1.0]
     assert json.loads((tmp_path / "history.jsonl").read_text())["tokens_per_s"] == 400.0
