@@ -74,7 +74,7 @@ def test_other_ranks_write_nothing(tmp_path, capsys):
 def test_numbers_reach_tensorboard_under_their_path(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with Log(out=tmp_path, steps=10, every=1) as log:
+    with Log(out=tmp_path, steps=10, every=1, lr_mults=[0.25, 1.0]) as log:
         log.resume_at(0)
         log.write(TrainState(step=1), report(loss=1.5, band=BandReport(rotation={"w": 0.5}, band={"w": (0.25, 1.0)})))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
