@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import make_dataclass
@@ -30,6 +29,7 @@ from nemo_summer.config.keys import (
     keys_of,
     nearest_key,
 )
+from nemo_summer.whole_files import write_whole
 
 T = TypeVar("T")
 Where = Callable[[str], str]
@@ -62,12 +62,8 @@ def to_yaml(recipe: Any) -> str:
 
 
 def write_recipe(recipe: Any, path: Path) -> Path:
-    """Writes the recipe, whole, under a temporary name first; gives back `path`, which `load_recipe` reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(to_yaml(recipe), encoding="utf-8")
-    temporary.replace(path)
-    return path
+    """Writes the recipe, whole or not at all; gives back `path`, which `load_recipe` reads."""
+    return write_whole(path, to_yaml(recipe))
 
 
 def read_recipe(schema: type[T], path: Path) -> T:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import psutil
 
 from nemo_summer.demo.facts import Folders
+from nemo_summer.whole_files import write_whole
 
 SAMPLE_EVERY_S = 0.2
 
@@ -186,13 +186,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """demo.json, whole or as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(state, file, indent=1, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(state, indent=1, default=str))
 
 
 def listing_of(folder: Path, skip: Path) -> list[list[Any]]:

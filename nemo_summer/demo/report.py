@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from markupsafe import Markup
 from nemo_summer.demo import charts
 from nemo_summer.demo.charts import Series, number
 from nemo_summer.demo.facts import PHASES, Facts, Held, read_facts, score_rules, score_shots
+from nemo_summer.whole_files import write_whole
 
 EXAMPLES = 6
 """Thumbnails shown per rule."""
@@ -43,11 +43,7 @@ MEANINGS = {
 def write_report(out: Path, footage: Path | None = None) -> Path:
     """Writes report.html into a demo's folder and returns its path; whole or not at all."""
     facts = read_facts(out, footage)
-    html = render(facts)
-    temporary = facts.folders.report.with_suffix(".part")
-    temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, facts.folders.report)
-    return facts.folders.report
+    return write_whole(facts.folders.report, render(facts))
 
 
 def render(facts: Facts) -> str:

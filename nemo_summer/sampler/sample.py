@@ -30,6 +30,7 @@ from nemo_summer.mp4.write import write_mp4
 from nemo_summer.sampler.guidance import guide
 from nemo_summer.sampler.solvers import Velocity, euler_step, heun_step
 from nemo_summer.shapes import LATENT_CHANNELS, LATENT_STRIDE, PATCH, ClipShape, latent_frames
+from nemo_summer.whole_files import write_whole
 
 Model = Callable[[Tensor, Tensor, PackedBatch], Tensor]
 """(noisy_SE, t_N, pack) -> v_SE."""
@@ -206,6 +207,4 @@ def file_words(prompt: str) -> str:
 
 def _write_record(file: Path, cfg: SampleConfig, made: Sequence[Sample]) -> None:
     settings = {"steps": cfg.steps, "solver": cfg.solver.value, "guidance": cfg.guidance, "seed": cfg.seed}
-    waiting = file.with_suffix(".part")
-    waiting.write_text(json.dumps({**settings, "samples": [asdict(sample) for sample in made]}, indent=2) + "\n")
-    waiting.replace(file)
+    write_whole(file, json.dumps({**settings, "samples": [asdict(sample) for sample in made]}, indent=2) + "\n")

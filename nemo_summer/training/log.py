@@ -16,6 +16,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from nemo_summer.training.state import StepReport, TrainState
+from nemo_summer.whole_files import write_whole
 
 
 @dataclass(kw_only=True)
@@ -45,7 +46,7 @@ class Log(AbstractContextManager["Log"]):
         if self.out is None or self.history is None:
             return
         kept = [line for line in read_history(self.history) if line["step"] <= step]
-        _replace_text(self.history, "".join(json.dumps(line) + "\n" for line in kept))
+        write_whole(self.history, "".join(json.dumps(line) + "\n" for line in kept))
         self._board = SummaryWriter(str(self.out / "tensorboard"), purge_step=step + 1)
 
     def write(self, state: TrainState, report: StepReport) -> None:
@@ -148,12 +149,6 @@ def _append_line(path: Path, text: str) -> None:
             file.write(text + "\n")
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _clock(seconds: float) -> str:

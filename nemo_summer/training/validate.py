@@ -18,6 +18,7 @@ from nemo_summer.diffusion.path import interpolate, velocity
 from nemo_summer.parallel.groups import ParallelGroups
 from nemo_summer.training.run import Run
 from nemo_summer.training.state import TrainState
+from nemo_summer.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +108,7 @@ class Validate:
 def append_validation(path: Path, found: Validation, step: int) -> None:
     """Adds one entry to the list in `path`; entries of this step or later ones (a run before a resume) are replaced."""
     entries = [entry for entry in _read_entries(path) if entry["step"] < step] + [found.to_json(step)]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(entries, indent=1))
-    temporary.replace(path)
+    write_whole(path, json.dumps(entries, indent=1))
 
 
 def _read_entries(path: Path) -> list[dict]:
