@@ -304,6 +304,10 @@ class ShotScore:
         return hit / total if total else 1.0
 
 
+PIECES_ALIKE_S = 0.07
+"""Pieces of one shot differ in length by a frame at most."""
+
+
 def score_shots(truth: Mapping[str, TruthVideo], found: Mapping[str, Sequence[tuple[float, float]]]) -> ShotScore:
     """Compares spans (start, end in seconds) per video with the truth. One transition may be found as two edges: the
     end of one span and the start of the next, with the transition between them left out."""
@@ -315,8 +319,10 @@ def score_shots(truth: Mapping[str, TruthVideo], found: Mapping[str, Sequence[tu
         if known is None:
             continue
         edges = inner_edges(spans)
-        edges_found += len(edges)
-        edges_right += sum(any(_touches(edge, b) for b in known.boundaries) for edge in edges)
+        right = [any(_touches(edge, b) for b in known.boundaries) for edge in edges]
+        edges_right += sum(right)
+        # A long shot is cut into pieces of one length: where such pieces meet, nobody said that a shot ends.
+        edges_found += sum(is_right or not piece for is_right, piece in zip(right, pieces_meet(spans)))
         for boundary in known.boundaries:
             by_kind[boundary.kind] += 1
             hits[boundary.kind] += any(_touches(edge, boundary) for edge in edges)
@@ -327,6 +333,15 @@ def inner_edges(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float
     """Gaps between neighbouring spans, as (end of one, start of the next); both are the same second at a plain cut."""
     ordered = sorted(spans)
     return [(first[1], max(first[1], second[0])) for first, second in zip(ordered[:-1], ordered[1:])]  # noqa: RUF007
+
+
+def pieces_meet(spans: Sequence[tuple[float, float]]) -> list[bool]:
+    """For each of `inner_edges`: whether two spans of equal length touch there."""
+    ordered = sorted(spans)
+    return [
+        abs(second[0] - first[1]) < 1e-3 and abs((second[1] - second[0]) - (first[1] - first[0])) < PIECES_ALIKE_S
+        for first, second in zip(ordered[:-1], ordered[1:])  # noqa: RUF007
+    ]
 
 
 def _touches(edge: tuple[float, float], boundary: Boundary) -> bool:

@@ -162,6 +162,14 @@ def test_a_gap_around_a_transition_finds_it_only_with_an_end_near_it():
     assert score_shots(known(4.5), {"v.mp4": [(0, 4), (5, 9)]}).recall == 0
 
 
+def test_pieces_of_one_long_shot_are_no_shots_of_their_own():
+    spans = [(0, 3), (3, 6), (6, 9), (9, 13.5)]  # a shot of 9 s in three pieces, a cut, another shot
+    score = score_shots(known(9), {"v.mp4": spans})
+    assert score.recall == 1 and score.precision == 1
+    missed = score_shots(known(9), {"v.mp4": [(0, 4), (4, 13.5)]})
+    assert missed.recall == 0 and missed.precision == 0
+
+
 def test_a_clip_counts_for_the_shot_that_holds_its_middle():
     truth = {"v.mp4": TruthVideo((), (TruthShot(0, 4, None), TruthShot(4, 8, "dark")))}
     row = {"video": "deep/v.mp4", "dropped_by": None}
