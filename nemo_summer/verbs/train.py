@@ -134,8 +134,11 @@ def tasks_of(recipe: Recipe, groups: ParallelGroups) -> list[Any]:
     held_out = read_validation(recipe.data, recipe.seed)
     if held_out:
         tasks.append(Validate(packs=held_out, every=cfg.validate_every, steps=cfg.steps, out=out))
-    if cfg.pictures_every:
+    codec = Path(recipe.data.path) / "codec"
+    if cfg.pictures_every and (codec / "config.json").is_file():
         tasks.append(Pictures(sample=_strip_of(recipe, groups), every=cfg.pictures_every))
+    elif cfg.pictures_every and groups.is_first:
+        print(f"summer: {codec} holds no codec, so there are no pictures on the way", file=sys.stderr)
     return tasks
 
 
