@@ -29,7 +29,6 @@ def take_step(run: Run, packs: Sequence[PackedBatch], state: TrainState) -> Step
     """Trains on `packs`, one per round of accumulation, and says what happened over all ranks."""
     lr = run.optim.lr * lr_factor(state.step, run.cfg.steps, run.optim.warmup_steps, run.optim.cooldown_share)
     set_lr(run.optimizer, lr)
-    run.model.zero_grad_buffer()
     run.optimizer.zero_grad()
     rounds = run_rounds(run.groups, run.model, packs, lambda model, pack: flow_loss(model, pack, run.objective))
     watched = run.watch.due(state.step + 1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemo_summer.parallel.launch import BAD_INPUT, REQUEUE, die_with_parent, launch
+from nemo_summer.verbs.run_folder import CHECKPOINTS, RECIPE
 
 if TYPE_CHECKING:
     from nemo_summer.parallel.groups import ParallelGroups
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from nemo_summer.training.run import Run
     from nemo_summer.training.state import TrainState
 
-CHECKPOINTS = "checkpoints"
-"""Folder of a run's checkpoints, inside its `out`."""
 ALONE_AFTER_S = 10.0
 """A rank that still lives so long after its error is the only one that met it."""
 
@@ -33,7 +32,7 @@ def run(recipe: Recipe) -> int:
     from nemo_summer.config import write_recipe
 
     recipe.data.open_lists()  # a dataset that cannot serve is said here in one line, not once per rank
-    resolved = write_recipe(recipe, Path(recipe.out) / "recipe.yaml")
+    resolved = write_recipe(recipe, Path(recipe.out) / RECIPE)
     return launch("nemo_summer.verbs.train", [str(resolved)], ranks=recipe.ranks)
 
 
