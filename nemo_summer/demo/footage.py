@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from nemo_summer.demo.scenes import CAMERAS, COLOURS, GROUNDS, SHAPES, Scene, brighter, render, scene_of
+from nemo_summer.whole_files import write_whole
 
 TICKS_PER_S = 600
 """Time base of the files: divisible by 24, 25 and 30."""
@@ -195,7 +196,7 @@ def write_footage(
         "videos": [truth_of(plan) for plan in plans],
         "broken": write_broken(folder) if broken else [],
     }
-    _write_whole(folder / "truth.json", json.dumps(truth, indent=1).encode())
+    write_whole(folder / "truth.json", json.dumps(truth, indent=1))
     return truth
 
 
@@ -298,7 +299,7 @@ def write_broken(folder: Path) -> list[dict]:
         "broken_empty.mp4": (b"", "empty"),
     }
     for name, (data, _) in cases.items():
-        _write_whole(folder / name, data)
+        write_whole(folder / name, data)
     write_audio_only(folder / "broken_audio_only.mp4")
     return [{"file": name, "kind": kind} for name, (_, kind) in cases.items()] + [
         {"file": "broken_audio_only.mp4", "kind": "audio only"}
@@ -325,11 +326,4 @@ def write_audio_only(path: Path) -> None:
             frame.sample_rate, frame.pts = 16000, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    os.replace(temporary, path)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """The file is there with all its bytes, or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
     os.replace(temporary, path)

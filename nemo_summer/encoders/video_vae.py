@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nemo_summer.shapes import LATENT_CHANNELS, LATENT_STRIDE
+from nemo_summer.whole_files import write_whole
 
 FORMAT = 1
 WEIGHTS = "codec.safetensors"
@@ -335,9 +336,7 @@ def _into_place(waiting: Path, final: Path) -> None:
 
 def _write_config(folder: Path, config: dict[str, Any]) -> None:
     layout = {"format": FORMAT, "channels": LATENT_CHANNELS, "stride": list(LATENT_STRIDE)}
-    waiting = folder / (CONFIG + ".part")
-    waiting.write_text(json.dumps({**layout, **config}, indent=2) + "\n")
-    _into_place(waiting, folder / CONFIG)
+    write_whole(folder / CONFIG, json.dumps({**layout, **config}, indent=2) + "\n")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nemo_summer.verbs.run_folder import AVERAGE, CHECKPOINTS, EMA, RECIPE, WEIGHTS
+from nemo_summer.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(recipe: Recipe) -> int:
     """Writes OUT/ema and prints what each exponent scored."""
-    from nemo_summer.checkpoints.layout import write_flushed
+
     from nemo_summer.checkpoints.load import read_weights
     from nemo_summer.config import write_recipe
     from nemo_summer.ema.power import average, choose_exponent
@@ -39,8 +40,7 @@ def run(recipe: Recipe) -> int:
         "checkpoints": [path.name for path in paths],
         "table": [asdict(t) for t in choice.table],
     }
-    write_flushed(out / f".{AVERAGE}", json.dumps(told, indent=1).encode() + b"\n")
-    os.replace(out / f".{AVERAGE}", out / AVERAGE)
+    write_whole(out / AVERAGE, json.dumps(told, indent=1) + "\n")
     print(f"{out}: gamma {choice.best.gamma:g}. Next: summer convert out={recipe.out}")
     return 0
 
